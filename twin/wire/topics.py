@@ -1,0 +1,113 @@
+"""Names of Kafka and MQTT topics, how long Kafka keeps them, and how MQTT topics are read.
+
+Topics about a vehicle have equal partition counts and the key `vehicle_id`, so a twin's table, its
+inputs and its outputs always lie on the same partition number.
+"""
+
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from twin.wire.errors import Misaddressed
+from twin.wire.ids import check_vehicle_id
+
+DAY_MS: Final = 86_400_000
+
+TELEMETRY: Final = "telemetry"
+PRESENCE: Final = "presence"
+REPORTED: Final = "reported"
+OUTCOMES: Final = "outcomes"
+REQUESTS: Final = "requests"
+SCORES: Final = "scores"
+DOWNLINK: Final = "downlink"
+DELIVERIES: Final = "deliveries"
+CHANGES: Final = "changes"
+TWINS: Final = "twins"
+LEDGER: Final = "ledger"
+REJECTED: Final = "rejected"
+MODELS: Final = "models"
+MODEL_STATUS: Final = "model-status"
+OPERATIONS: Final = "operations"
+AUDIT: Final = "audit"
+TRUTH: Final = "truth"
+HISTORY: Final = "history"
+
+
+@dataclass(frozen=True, slots=True)
+class TopicSpec:
+    """How a Kafka topic is made. `partitioned`: by vehicle, else one partition."""
+
+    name: str
+    retention_ms: int
+    partitioned: bool = True
+    compacted: bool = False
+
+    def config(self) -> dict[str, str]:
+        """Kafka topic settings; a compacted topic with a retention drops what is older, too."""
+        if not self.compacted:
+            return {"cleanup.policy": "delete", "retention.ms": str(self.retention_ms)}
+        if self.retention_ms < 0:
+            return {"cleanup.policy": "compact"}
+        return {"cleanup.policy": "compact,delete", "retention.ms": str(self.retention_ms)}
+
+
+SPECS: Final[tuple[TopicSpec, ...]] = (
+    *(
+        TopicSpec(name, 7 * DAY_MS)
+        for name in (
+            TELEMETRY,
+            PRESENCE,
+            REPORTED,
+            OUTCOMES,
+            REQUESTS,
+            SCORES,
+            DOWNLINK,
+            DELIVERIES,
+            CHANGES,
+            TRUTH,
+            # Simulated past for training: the telemetry of cars that do not exist must not make twins.
+            HISTORY,
+        )
+    ),
+    TopicSpec(TWINS, -1, compacted=True),
+    TopicSpec(LEDGER, 30 * DAY_MS, compacted=True),
+    TopicSpec(REJECTED, 30 * DAY_MS),
+    TopicSpec(MODELS, -1, partitioned=False, compacted=True),
+    TopicSpec(MODEL_STATUS, -1, partitioned=False, compacted=True),
+    TopicSpec(OPERATIONS, -1, partitioned=False, compacted=True),
+    TopicSpec(AUDIT, 90 * DAY_MS, partitioned=False),
+)
+
+Kind = Literal["telemetry", "status", "reported", "outcomes"]
+UP: Final[dict[str, Kind]] = {
+    "telemetry": "telemetry",
+    "status": "status",
+    "reported": "reported",
+    "outcomes": "outcomes",
+}
+UP_FILTERS: Final = (
+    "vehicles/+/telemetry",
+    "vehicles/sensor/data/+",
+    "vehicles/+/status",
+    "vehicles/+/reported",
+    "vehicles/+/outcomes",
+)
+"""What the uplink subscribes to."""
+
+
+def read_mqtt_topic(topic: str) -> tuple[Kind, str]:
+    """Kind and vehicle id of an MQTT topic a car writes; raises `Misaddressed`."""
+    parts = topic.split("/")
+    if len(parts) == 3 and parts[0] == "vehicles" and parts[2] in UP:
+        return UP[parts[2]], check_vehicle_id(parts[1])
+    if len(parts) == 4 and parts[:3] == ["vehicles", "sensor", "data"]:
+        return "telemetry", check_vehicle_id(parts[3])
+    raise Misaddressed(
+        f"MQTT topic {topic[:120]!r} is not accepted: vehicles/<id>/telemetry|status|reported|outcomes"
+        " or vehicles/sensor/data/<id>",
+        reason="unknown_topic",
+    )
+
+
+def mqtt_topic(vehicle_id: str, leaf: str) -> str:
+    """`vehicles/{id}/{leaf}`: telemetry, status, reported, outcomes, desired, commands, ack."""
+    return f"vehicles/{vehicle_id}/{leaf}"
