@@ -132,7 +132,9 @@ def _avro(body: bytes, known: dict[str, Any]) -> dict[str, Any]:
     try:
         fields: dict[str, Any] = schemaless_reader(source, known, None)  # type: ignore[assignment]
     except Exception as error:  # fastavro raises many unrelated types on bad bytes
-        raise Malformed(f"not Avro of this schema: {error!r:.120}", reason="malformed_avro") from error
+        raise Malformed(
+            f"not Avro of this schema: {error!r:.120}", reason="malformed_avro"
+        ) from error
     if source.read(1):
         raise Malformed("bytes are left behind the Avro record", reason="malformed_avro")
     return fields

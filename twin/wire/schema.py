@@ -22,7 +22,12 @@ def build() -> dict[str, Any]:
         {"name": "event_time", "type": "long", "doc": "ms since 1970, the car's clock"},
         {"name": "session", "type": "long", "doc": "connect time of the car's MQTT session, ms"},
         {"name": "sequence", "type": "long", "doc": "message number within the session"},
-        {"name": "assigned", "type": "boolean", "default": False, "doc": "time or number by the bridge"},
+        {
+            "name": "assigned",
+            "type": "boolean",
+            "default": False,
+            "doc": "time or number by the bridge",
+        },
         {
             "name": "suspect",
             "type": {"type": "array", "items": "string"},

@@ -1,0 +1,37 @@
+"""Rules for the whole suite: where shared data is, and that CI skips nothing unnamed."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+SKIPS = ROOT / "tests" / "skips.txt"
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of shared data (CARTWIN_SHARED, default ../shared); skips without it."""
+    folder = Path(os.environ.get("CARTWIN_SHARED", ROOT.parent / "shared"))
+    if not folder.is_dir():
+        pytest.skip(f"no shared data at {folder}: set CARTWIN_SHARED")
+    return folder
+
+
+def allowed_skips(text: str) -> set[str]:
+    """Node ids that `skips.txt` names."""
+    lines = (line.split(maxsplit=1) for line in text.splitlines())
+    return {parts[0] for parts in lines if len(parts) == 2 and not parts[0].startswith("#")}
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    """In CI a skipped test that skips.txt does not name fails the run."""
+    if not os.environ.get("CI"):
+        return
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    skipped = {report.nodeid for report in reporter.stats.get("skipped", [])}
+    unnamed = sorted(skipped - allowed_skips(SKIPS.read_text()))
+    if unnamed:
+        reporter.write_line(f"skipped, but not named in tests/skips.txt: {', '.join(unnamed)}")
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED

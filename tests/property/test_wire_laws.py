@@ -1,0 +1,113 @@
+"""Laws of the wire format: round trips, truncation, random bytes, Kafka's partitioner."""
+
+import random
+
+from aiokafka.partitioner import murmur2 as reference
+from hypothesis import given
+from hypothesis import strategies as st
+
+from twin.wire import codec, ids
+from twin.wire.catalogue import SIGNALS
+from twin.wire.errors import WireError
+from twin.wire.partition import murmur2, partition_of
+from twin.wire.telemetry import Telemetry
+
+VEHICLE_IDS = st.text("abcXYZ019._-", min_size=1, max_size=64).filter(lambda s: s != "sensor")
+NUMBERS = st.integers(0, 2**63 - 1)
+
+
+@st.composite
+def signals(draw):
+    chosen = draw(st.lists(st.sampled_from(SIGNALS), min_size=1, unique=True))
+    return {
+        s.name: draw(
+            st.integers(int(s.low), int(s.high))
+            if s.type == "int"
+            else st.floats(s.low, s.high, width=32)
+        )
+        for s in chosen
+    }
+
+
+TELEMETRY = st.builds(
+    Telemetry,
+    vehicle_id=VEHICLE_IDS,
+    event_time=NUMBERS,
+    session=NUMBERS,
+    sequence=NUMBERS,
+    signals=signals(),
+    assigned=st.booleans(),
+    suspect=st.lists(st.text(max_size=20), max_size=3).map(tuple),
+)
+
+
+@given(TELEMETRY)
+def test_what_is_written_is_read_again(telemetry):
+    """decode(encode(x)) == x for every record the uplink can make."""
+    assert codec.decode_telemetry(codec.encode_telemetry(telemetry)) == telemetry
+
+
+@given(TELEMETRY, st.data())
+def test_a_record_cut_anywhere_is_malformed(telemetry, data):
+    """No prefix of a record is mistaken for a record."""
+    encoded = codec.encode_telemetry(telemetry)
+    cut = data.draw(st.integers(0, len(encoded) - 1))
+    try:
+        codec.decode_telemetry(encoded[:cut])
+    except WireError:
+        return
+    raise AssertionError(f"{encoded[:cut].hex()} was accepted")
+
+
+@given(st.binary(max_size=200) | st.binary(max_size=100).map(lambda b: b"\0\0\0\0\1" + b))
+def test_random_bytes_raise_wire_errors_only(payload):
+    """Whatever a car sends, the answer is a record or a reason."""
+    for call in (
+        codec.decode_telemetry,
+        lambda b: codec.read_payload(b, vehicle_id="v", ingested_at=10**12, counter=0, mode="warn"),
+    ):
+        try:
+            call(payload)
+        except WireError as error:
+            assert error.reason  # noqa: PT017 - an accepted payload is fine, too
+
+
+@given(st.binary(max_size=40))
+def test_murmur2_is_kafkas(key):
+    """Our partitioner agrees with a client that Faust uses, on every length of tail."""
+    assert murmur2(key) == reference(key) & 0xFFFFFFFF
+
+
+def test_partitions_of_known_keys_are_stable():
+    """Keys stay where they are: values from Kafka's own UtilsTest."""
+    assert murmur2(b"21") == -973932308 & 0xFFFFFFFF
+    assert murmur2(b"foobar") == -790332482 & 0xFFFFFFFF
+    assert {partition_of(f"car-{n}".encode(), 12) for n in range(1000)} == set(range(12))
+
+
+@given(VEHICLE_IDS, st.integers(0, 2**48 - 1), st.text(max_size=30))
+def test_a_command_id_is_made_again_by_a_replay_and_names_its_vehicle(vehicle_id, at, seed):
+    """The same cause makes the same id; another cause another."""
+    made = ids.command_id(vehicle_id, at, seed)
+    assert made == ids.command_id(vehicle_id, at, seed)
+    assert made != ids.command_id(vehicle_id, at, seed + "x")
+    assert ids.vehicle_of(made) == vehicle_id
+
+
+@given(st.text(max_size=80))
+def test_vehicle_ids_are_checked_as_documented(text):
+    """Accepted exactly when 1 to 64 of the named characters and not reserved."""
+    allowed = set("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-")
+    expected = 1 <= len(text) <= 64 and set(text) <= allowed and text != "sensor"
+    try:
+        accepted = ids.check_vehicle_id(text) == text
+    except WireError:
+        accepted = False
+    assert accepted == expected
+
+
+def test_ids_sort_by_time():
+    """A ULID sorts by its time, so a ledger lists commands in order."""
+    times = sorted(random.Random(1).sample(range(2**48), 50))
+    made = [ids.command_id("v", at, "x") for at in times]
+    assert made == sorted(made)

@@ -1,0 +1,143 @@
+"""Telemetry in and out of bytes: golden files, every reason code, both validation modes."""
+
+import json
+import struct
+from pathlib import Path
+
+import orjson
+import pytest
+
+from twin.wire import codec, schema
+from twin.wire.catalogue import SIGNALS
+from twin.wire.errors import WireError
+from twin.wire.telemetry import CLOCK_AHEAD_MS, Telemetry
+
+FIXTURES = Path(__file__).parents[1] / "fixtures" / "telemetry"
+NOW = 1_790_000_000_500
+
+
+def read(payload, **overrides):
+    arguments = {"vehicle_id": "car-1", "ingested_at": NOW, "counter": 7, **overrides}
+    return codec.read_payload(payload, **arguments)
+
+
+def message(**fields):
+    return orjson.dumps({"event_time": NOW, "session": 1, "sequence": 2, **fields})
+
+
+def reason(payload, **overrides):
+    with pytest.raises(WireError) as caught:
+        read(payload, **overrides)
+    assert caught.value.detail
+    return caught.value.reason
+
+
+def test_the_golden_message_of_v1_reads_as_it_always_did():
+    """The first version's JSON payload is read for ever."""
+    payload = (FIXTURES / "v1.json").read_bytes()
+    telemetry = read(payload)
+    fields = json.loads(payload)
+    assert (telemetry.event_time, telemetry.session, telemetry.sequence) == (
+        fields.pop("event_time"),
+        fields.pop("session"),
+        fields.pop("sequence"),
+    )
+    assert telemetry.signals == fields
+    assert not telemetry.assigned
+    assert telemetry.suspect == ()
+
+
+def test_the_golden_record_of_v1_is_written_and_read_byte_for_byte():
+    """The first version's Avro bytes on Kafka never change."""
+    golden = bytes.fromhex((FIXTURES / "v1.avro.hex").read_text())
+    telemetry = read((FIXTURES / "v1.json").read_bytes())
+    assert codec.encode_telemetry(telemetry) == golden
+    assert codec.decode_telemetry(golden) == telemetry
+
+
+def test_the_schema_file_is_what_the_catalogue_asks_for():
+    """Catalogue and the current Avro schema file cannot part ways unnoticed."""
+    file = Path(schema.__file__).parent / "schemas" / "telemetry-v1.avsc"
+    assert json.loads(file.read_text()) == schema.build()
+
+
+def test_framed_avro_of_a_car_is_accepted_and_what_only_the_bridge_says_is_not():
+    """A car cannot mark its own record assigned or suspect."""
+    telemetry = Telemetry("car-1", NOW, 1, 2, {"speed": 3.5}, True, ("speed",))
+    again = read(codec.encode_telemetry(telemetry))
+    assert again.signals == {"speed": 3.5}
+    assert not again.assigned
+    assert again.suspect == ()
+
+
+def test_plain_avro_needs_its_content_type():
+    """Without a frame, only the MQTT 5 content type tells Avro from anything else."""
+    framed = codec.encode_telemetry(Telemetry("car-1", NOW, 1, 2, {"speed": 3.5}))
+    assert read(framed[5:], content_type="avro/binary").signals == {"speed": 3.5}
+    assert reason(framed[5:]) == "malformed_json"
+
+
+def test_a_message_without_time_gets_the_bridges_time_and_counter_and_is_marked():
+    """The demo's payload has neither time nor number."""
+    telemetry = read(b'{"speed":3.5}')
+    assert (telemetry.event_time, telemetry.sequence, telemetry.session) == (NOW, 7, 0)
+    assert telemetry.assigned
+
+
+def test_a_null_signal_is_absent():
+    """A signal that a car does not have is absent, never 0."""
+    assert read(message(speed=3.5, coolant_temp=None)).signals == {"speed": 3.5}
+
+
+@pytest.mark.parametrize(
+    ("payload", "code"),
+    [
+        (b"", "malformed_json"),
+        (b"speed=3", "malformed_json"),
+        (b"[1]", "malformed_json"),
+        (b"\0\0\0", "malformed_avro"),
+        (b"\0\0\0\0\1\xff", "malformed_avro"),
+        (struct.pack(">bI", 0, 99) + b"x", "unknown_schema"),
+        (b"{" + b" " * codec.MAX_MESSAGE_BYTES, "too_large"),
+        (message(), "empty"),
+        (message(speed="fast"), "bad_type"),
+        (message(speed=True), "bad_type"),
+        (message(speed=1e39), "bad_type"),
+        (message(tire_pressure_1_1=31.5), "bad_type"),
+        (message(speed=-1), "out_of_range"),
+        (message(speed=1, warp=9), "unknown_signal"),
+        (message(speed=1, vehicle_id="car-2"), "identity_mismatch"),
+        (message(speed=1, event_time=NOW + CLOCK_AHEAD_MS + 1), "clock_ahead"),
+        (message(speed=1, event_time=-1), "bad_type"),
+        (message(speed=1, sequence="x"), "bad_type"),
+        (message(speed=1, session=2**63), "bad_type"),
+    ],
+)
+def test_what_cannot_be_accepted_is_refused_with_its_reason(payload, code):
+    """Every refusal has one public reason code."""
+    assert reason(payload) == code
+
+
+def test_an_unknown_content_type_is_refused():
+    """A content type that is announced must be one of ours."""
+    assert reason(message(speed=1), content_type="text/csv") == "unknown_content_type"
+
+
+def test_mode_warn_keeps_the_message_and_marks_what_is_impossible():
+    """In warn mode the value is kept and named; what Avro cannot hold is only named."""
+    telemetry = read(message(speed=500, coolant_temp="hot", warp=9, throttle_pos=0.5), mode="warn")
+    assert telemetry.signals == {"speed": 500, "throttle_pos": 0.5}
+    assert set(telemetry.suspect) == {"speed", "coolant_temp", "warp"}
+
+
+def test_mode_off_judges_types_only():
+    """In off mode an impossible value passes unmarked."""
+    telemetry = read(message(speed=500), mode="off")
+    assert telemetry.signals == {"speed": 500}
+    assert telemetry.suspect == ()
+
+
+def test_the_catalogue_has_the_demos_18_signals_first(shared):
+    """The replaced demo's schema is kept, name by name."""
+    demo = json.loads((shared / "data" / "seed-cars" / "cardata-v1.avsc").read_text())
+    assert [f["name"] for f in demo["fields"]] == [s.name for s in SIGNALS[:18]]

@@ -1,0 +1,75 @@
+"""The Faust application: one input channel over all topics about a vehicle, and the two tables.
+
+Declarations only. All input topics and both changelogs have the same partitions, so Faust assigns a
+vehicle's inputs and its table rows to the same worker. Values stay bytes here: decoding belongs to
+`twin.inputs`, where one bad record cannot stop a partition. The changelogs `twins` and `ledger` are
+public topics that this package's own producer writes (murmur2, explicit partition).
+"""
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+import faust
+
+from twin.settings import WorkerSettings
+from twin.wire import topics
+
+INPUTS: Final = (
+    topics.TELEMETRY,
+    topics.PRESENCE,
+    topics.REPORTED,
+    topics.OUTCOMES,
+    topics.REQUESTS,
+    topics.SCORES,
+    topics.DELIVERIES,
+)
+GROUP: Final = "cartwin-twin"
+
+
+@dataclass(frozen=True, slots=True)
+class Declarations:
+    """The app with its input channel and tables (vehicle id -> twin, vehicle/command -> entry)."""
+
+    app: Any
+    inputs: Any
+    twins: Any
+    ledger: Any
+
+
+def declare(settings: WorkerSettings, partitions: int) -> Declarations:
+    """Build the app for topics of `partitions` partitions."""
+    app = faust.App(
+        GROUP,
+        broker=";".join(f"kafka://{host}" for host in settings.kafka_bootstrap.split(",")),
+        store="memory://",
+        topic_partitions=partitions,
+        topic_allow_declare=False,
+        topic_disable_leader=True,
+        web_enabled=False,
+        consumer_auto_offset_reset="earliest",
+        # Found dead after 10 s instead of Faust's 60 s; heartbeats come from the client's own thread.
+        broker_session_timeout=10.0,
+        broker_heartbeat_interval=2.0,
+        broker_max_poll_interval=300.0,
+        broker_commit_interval=1.0,
+        stream_wait_empty=False,
+    )
+    inputs = app.topic(*INPUTS, key_type=bytes, value_type=bytes, internal=True)
+    return Declarations(
+        app, inputs, _table(app, topics.TWINS, partitions), _table(app, topics.LEDGER, partitions)
+    )
+
+
+def _table(app: Any, name: str, partitions: int) -> Any:
+    changelog = app.topic(
+        name,
+        key_type=str,
+        key_serializer="raw",
+        value_type=None,
+        value_serializer="json",
+        partitions=partitions,
+        compacting=True,
+        internal=True,
+        allow_empty=True,
+    )
+    return app.Table(name, changelog_topic=changelog, partitions=partitions, key_type=str)

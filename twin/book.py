@@ -1,0 +1,97 @@
+"""The ledger's entries of this worker's vehicles, with the two look-ups that decisions need.
+
+A final command stays here for the idempotency window (24 h), so that a repeated key finds the same
+command; Kafka keeps it 30 days. The indexes are rebuilt from the Faust table, never stored.
+"""
+
+from collections.abc import Container, Iterable, Iterator, MutableMapping
+from typing import Final
+
+from twin.wire.ids import vehicle_of
+from twin.wire.records import Command
+
+IDEMPOTENCY_MS: Final = 86_400_000
+_PRUNE_EVERY: Final = 1000
+
+
+class Book:
+    """Commands by id, by vehicle, and by (vehicle, idempotency key). Wraps the `ledger` table."""
+
+    def __init__(self, table: MutableMapping[str, Command]) -> None:
+        self._table = table
+        self._of: dict[str, set[str]] = {}
+        self._keys: dict[tuple[str, str], str] = {}
+        self._puts = 0
+
+    def __len__(self) -> int:
+        return len(self._table)
+
+    def get(self, command_id: str) -> Command | None:
+        """The entry of a command."""
+        return self._table.get(f"{vehicle_of(command_id)}/{command_id}")
+
+    def by_key(self, vehicle_id: str, idempotency_key: str) -> Command | None:
+        """The command that this key made within the last 24 h."""
+        command_id = self._keys.get((vehicle_id, idempotency_key))
+        return self.get(command_id) if command_id else None
+
+    def of(self, vehicle_id: str) -> list[Command]:
+        """All entries of a vehicle."""
+        ids = self._of.get(vehicle_id, ())
+        return [self._table[f"{vehicle_id}/{command_id}"] for command_id in ids]
+
+    def all(self) -> Iterator[Command]:
+        """Every entry."""
+        return iter(list(self._table.values()))
+
+    def put(self, command: Command) -> None:
+        """Write an entry."""
+        self._table[f"{command['vehicle_id']}/{command['id']}"] = command
+        self._index(command)
+        self._puts += 1
+        if self._puts % _PRUNE_EVERY == 0:
+            self._prune(command["updated_at"])
+
+    def remove(self, command_id: str) -> None:
+        """Forget an entry."""
+        vehicle_id = vehicle_of(command_id)
+        command = self._table.pop(f"{vehicle_id}/{command_id}", None)
+        if command is None:
+            return
+        known = self._of.get(vehicle_id, set())
+        known.discard(command_id)
+        if not known:
+            self._of.pop(vehicle_id, None)
+        key = command.get("idempotency_key")
+        if key is not None:
+            self._keys.pop((vehicle_id, key), None)
+
+    def rebuild(self, owned: Container[str]) -> None:
+        """Make the indexes anew from the table, dropping entries of vehicles that are not owned."""
+        for key in [key for key in self._table if key.partition("/")[0] not in owned]:
+            del self._table[key]
+        self._of.clear()
+        self._keys.clear()
+        newest = 0
+        for command in self._table.values():
+            self._index(command)
+            newest = max(newest, command["updated_at"])
+        self._prune(newest)
+
+    def _index(self, command: Command) -> None:
+        self._of.setdefault(command["vehicle_id"], set()).add(command["id"])
+        key = command.get("idempotency_key")
+        if key is not None:
+            self._keys[command["vehicle_id"], key] = command["id"]
+
+    def _prune(self, now_ms: int) -> None:
+        for command_id in _outdated(self._table.values(), now_ms - IDEMPOTENCY_MS):
+            self.remove(command_id)
+
+
+def _outdated(commands: Iterable[Command], before_ms: int) -> list[str]:
+    return [
+        command["id"]
+        for command in commands
+        if command["updated_at"] < before_ms and command["expires_at"] < before_ms
+    ]

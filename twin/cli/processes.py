@@ -1,0 +1,55 @@
+"""Commands that are processes of their own: the arguments go through, the exit code comes back."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Final
+
+import typer
+
+from twin.cli import endpoints
+
+_COMMANDS: Final = {
+    "simulate": "Write a seeded history of cars, some of which fail, into Kafka.",
+    "train": "Train autoencoder and LSTM from the Kafka log (tensorflow-io) and publish them.",
+    "evaluate": "Measure a stored model on a topic, beside plain baselines.",
+    "models": "List the stored models.",
+}
+_MODULES: Final = {"models": "list"}
+
+
+def environment() -> dict[str, str]:
+    """Addresses of the running stack for a child, where the environment does not name them."""
+    env = dict(os.environ)
+    for data_dir in endpoints.DATA_DIRS:
+        found = endpoints.find([data_dir])
+        if found is not None:
+            env.setdefault("KAFKA_BOOTSTRAP", found.kafka)
+            env.setdefault("MODEL_STORE", str((data_dir / "models").resolve()))
+            return env
+    env.setdefault("MODEL_STORE", str(Path(".cartwin/models").resolve()))
+    return env
+
+
+def register(app: typer.Typer) -> None:
+    """Add each command; `--help` is answered by the process itself."""
+    for name, text in _COMMANDS.items():
+        app.command(
+            name,
+            help=text + " `--help` lists its options.",
+            add_help_option=False,
+            context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
+        )(_forward(name))
+
+
+def _forward(name: str):  # type: ignore[no-untyped-def]  # noqa: ANN202 - typer reads the signature
+    def command(context: typer.Context) -> None:
+        arguments = [sys.executable, "-m", "models", _MODULES.get(name, name), *context.args]
+        try:
+            code = subprocess.run(arguments, env=environment(), check=False).returncode  # noqa: S603
+        except KeyboardInterrupt:
+            code = 130
+        raise typer.Exit(code)
+
+    return command

@@ -1,0 +1,84 @@
+"""`cartwin twin ...`: look at twins and talk to cars over REST."""
+
+from typing import Annotated, Any
+from urllib.parse import quote
+
+import httpx
+import orjson
+import typer
+
+from twin.cli import endpoints, output
+
+app = typer.Typer(no_args_is_help=True, help="Look at twins and send commands over the API.")
+
+Api = Annotated[str | None, typer.Option(help="API address; default: the running stack's.")]
+
+
+def call(api: str | None, method: str, path: str, **request: Any) -> Any:
+    """One API call; a problem or a silent API ends the command with its sentence."""
+    url = endpoints.api_url(api)
+    try:
+        answer = httpx.request(method, url + path, timeout=10, **request)
+    except httpx.HTTPError as error:
+        output.fail(f"no API answers at {url}: {error}")
+    if answer.is_error:
+        try:
+            problem = answer.json()
+            detail = problem.get("detail") or problem.get("title")
+        except ValueError:
+            detail = answer.text[:200]
+        output.fail(f"{method} {path}: {answer.status_code} {detail}")
+    return answer.json() if answer.content else None
+
+
+@app.command()
+def get(
+    vehicle_id: str,
+    fields: Annotated[
+        str | None, typer.Option(help="Only these, e.g. health,reported.speed.")
+    ] = None,
+    api: Api = None,
+) -> None:
+    """Print the twin of one car."""
+    params = {"fields": fields} if fields else {}
+    twin = call(api, "GET", f"/v1/twins/{quote(vehicle_id, safe='')}", params=params)
+    print(orjson.dumps(twin, option=orjson.OPT_INDENT_2).decode())
+
+
+@app.command("list")
+def list_(
+    filter: Annotated[  # noqa: A002 - the API's name
+        str | None, typer.Option(help="E.g. 'health eq alarm and fleet eq berlin'.")
+    ] = None,
+    limit: Annotated[int, typer.Option(min=1, max=200)] = 25,
+    api: Api = None,
+) -> None:
+    """Print one line per twin."""
+    params: dict[str, Any] = {"limit": limit} | ({"filter": filter} if filter else {})
+    for twin in call(api, "GET", "/v1/twins", params=params)["items"]:
+        output.result(
+            {
+                "vehicle_id": twin["vehicle_id"],
+                "revision": twin["revision"],
+                "presence": twin["presence"]["state"],
+                "health": twin["health"]["state"],
+            }
+        )
+
+
+@app.command()
+def command(
+    vehicle_id: str,
+    name: str,
+    args: Annotated[str, typer.Option(help="Arguments as a JSON object.")] = "{}",
+    ttl_s: Annotated[int, typer.Option(help="The car refuses it after so many seconds.")] = 3600,
+    api: Api = None,
+) -> None:
+    """Send a command, e.g. `cartwin twin command car-000001 limit_power --args '{"factor":0.5}'`."""
+    try:
+        parsed = orjson.loads(args)
+    except orjson.JSONDecodeError as error:
+        output.fail(f"--args {args!r} is not JSON: {error}", output.USAGE)
+    body = {"name": name, "args": parsed, "ttl_s": ttl_s}
+    path = f"/v1/twins/{quote(vehicle_id, safe='')}/commands"
+    output.result(call(api, "POST", path, json=body))

@@ -1,0 +1,83 @@
+"""Kafka clients with the settings that our promises need, in one place.
+
+Producer: acks=all, idempotent, murmur2 partitioner (the twin's table must agree with Java and Faust),
+bounded queue. Consumer: no automatic commit; whoever reads commits after its work is durable.
+"""
+
+import time
+from typing import Any
+
+from confluent_kafka import Consumer, KafkaException, Producer
+
+from twin.kit import logs
+from twin.wire.errors import CartwinError
+
+log = logs.get(__name__)
+
+Headers = list[tuple[str, bytes]]
+
+
+class KafkaUnavailable(CartwinError):
+    """No broker answered in time."""
+
+
+def producer(bootstrap: str, client_id: str, **overrides: Any) -> Producer:
+    """A producer that keeps order per key and counts a record only when all replicas have it."""
+    return Producer(
+        {
+            "bootstrap.servers": bootstrap,
+            "client.id": client_id,
+            "enable.idempotence": True,
+            "acks": "all",
+            "partitioner": "murmur2_random",
+            "linger.ms": 5,
+            "queue.buffering.max.messages": 100_000,
+            # Time to live in the queue: longer than a broker restart, so that the window in front
+            # of the producer holds back the source instead of losing records.
+            "message.timeout.ms": 300_000,
+            "error_cb": _log_error,
+            "log_level": 3,
+            **overrides,
+        }
+    )
+
+
+def consumer(bootstrap: str, group: str, client_id: str, **overrides: Any) -> Consumer:
+    """A consumer that starts at the oldest record and commits only when told."""
+    return Consumer(
+        {
+            "bootstrap.servers": bootstrap,
+            "group.id": group,
+            "client.id": client_id,
+            "enable.auto.commit": False,
+            "enable.auto.offset.store": False,
+            "auto.offset.reset": "earliest",
+            "session.timeout.ms": 10_000,
+            "fetch.wait.max.ms": 20,
+            "error_cb": _log_error,
+            "log_level": 3,
+            **overrides,
+        }
+    )
+
+
+def wait_for_topics(client: Producer | Consumer, topics: list[str], timeout_s: float = 60) -> None:
+    """Return when a broker answers and knows `topics`; raises `KafkaUnavailable` naming what is not."""
+    deadline = time.monotonic() + timeout_s
+    missing: list[str] = topics
+    while True:
+        try:
+            known = client.list_topics(timeout=min(5, timeout_s)).topics
+            missing = [name for name in topics if name not in known]
+            if not missing:
+                return
+            problem = f"topics {', '.join(missing)} do not exist (cartwin up creates them)"
+        except KafkaException as error:
+            problem = f"no broker answers: {error.args[0].str()}"
+        if time.monotonic() > deadline:
+            raise KafkaUnavailable(f"Kafka is not usable after {timeout_s:.0f} s: {problem}")
+        time.sleep(0.2)
+
+
+def _log_error(error: Any) -> None:
+    log.warning("kafka client", error=error.str(), code=error.name(), fatal=error.fatal())

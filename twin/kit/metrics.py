@@ -1,0 +1,64 @@
+"""All metrics of all processes, in one list: name, what it counts, labels.
+
+Names follow Prometheus' rules (base units, `_total`). One list means that dashboards and alert rules
+can be checked against it, and that a misspelt metric is a type error.
+"""
+
+from typing import Final
+
+from prometheus_client import Counter, Gauge, Histogram
+
+_LATENCY: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+
+# --- uplink: received = produced + rejected + in flight, always -----------------------------------
+UPLINK_RECEIVED = Counter("cartwin_uplink_received_total", "MQTT messages received", ["kind"])
+UPLINK_PRODUCED = Counter("cartwin_uplink_produced_total", "Messages that Kafka has", ["kind"])
+UPLINK_REJECTED = Counter("cartwin_uplink_rejected_total", "Messages sent to rejected", ["reason"])
+UPLINK_IN_FLIGHT = Gauge("cartwin_uplink_in_flight", "Received, not yet acknowledged by Kafka")
+UPLINK_SUSPECT = Counter("cartwin_uplink_suspect_total", "Messages kept with impossible values")
+UPLINK_RECONNECTS = Counter(
+    "cartwin_uplink_reconnects_total", "Reconnects to the broker", ["shard"]
+)
+UPLINK_SECONDS = Histogram(
+    "cartwin_uplink_seconds", "Arrival to acknowledged by Kafka", buckets=_LATENCY
+)
+
+# --- downlink ---------------------------------------------------------------------------------------
+DOWNLINK_SENT = Counter("cartwin_downlink_sent_total", "Messages the broker took", ["kind"])
+DOWNLINK_REFUSED = Counter("cartwin_downlink_refused_total", "Messages not taken", ["kind"])
+
+# --- twin worker ------------------------------------------------------------------------------------
+TWIN_APPLIED = Counter("cartwin_twin_applied_total", "Records applied", ["topic"])
+TWIN_REPEATED = Counter("cartwin_twin_repeated_total", "Records seen before, skipped", ["topic"])
+TWIN_LATE = Counter("cartwin_twin_late_values_total", "Signal values older than the twin's")
+TWIN_REJECTED = Counter("cartwin_twin_rejected_total", "Records sent to rejected", ["reason"])
+TWIN_CHANGES = Counter("cartwin_twin_changes_total", "Semantic changes", ["kind"])
+TWIN_COUNT = Gauge("cartwin_twins", "Twins held by this worker")
+TWIN_COMMANDS = Counter("cartwin_commands_total", "Command transitions", ["state"])
+TWIN_DEADLINES = Gauge("cartwin_deadlines", "Deadlines waiting in this worker")
+TWIN_BATCH_SECONDS = Histogram(
+    "cartwin_twin_batch_seconds", "Batch taken to durable, viewed and told", buckets=_LATENCY
+)
+TWIN_EVENT_AGE = Histogram(
+    "cartwin_twin_event_age_seconds", "Car's clock to twin durable and visible", buckets=_LATENCY
+)
+
+# --- scorer -----------------------------------------------------------------------------------------
+SCORER_ROWS = Counter("cartwin_scorer_rows_total", "Telemetry rows read", ["result"])
+SCORER_SCORES = Counter("cartwin_scorer_scores_total", "Scores written", ["state", "why"])
+SCORER_BATCH_SECONDS = Histogram(
+    "cartwin_scorer_batch_seconds", "One batch: windows, both models, produce", buckets=_LATENCY
+)
+SCORER_EVENT_AGE = Histogram(
+    "cartwin_scorer_event_age_seconds", "Car's clock to score computed", buckets=_LATENCY
+)
+SCORER_MODEL = Gauge("cartwin_scorer_model_info", "1 for the loaded model", ["name", "version"])
+
+# --- api --------------------------------------------------------------------------------------------
+API_REQUESTS = Counter("cartwin_api_requests_total", "HTTP requests", ["method", "route", "status"])
+API_SECONDS = Histogram(
+    "cartwin_api_request_seconds", "HTTP request duration", ["method", "route"], buckets=_LATENCY
+)
+API_DECISIONS = Histogram(
+    "cartwin_api_decision_seconds", "Request produced to owner's answer", buckets=_LATENCY
+)

@@ -1,0 +1,297 @@
+"""The shape of every JSON record on Kafka and of the twin document. Contracts, not classes.
+
+All times are ms since 1970 (`*_at`, `at`, `since`, `event_time`); all records about a vehicle carry
+`vehicle_id`, which is also the key. Telemetry is Avro: see `twin.wire.telemetry` and `codec`.
+"""
+
+from typing import Any, Literal, NotRequired, TypedDict
+
+PresenceState = Literal["online", "offline", "stale", "unknown"]
+HealthState = Literal["normal", "warning", "alarm", "insufficient_data"]
+CommandState = Literal[
+    "queued", "sent", "delivered", "accepted", "running", "succeeded", "failed",
+    "rejected", "overdue", "expired", "cancelled", "undeliverable",
+]  # fmt: skip
+OutcomeState = Literal["received", "accepted", "rejected", "running", "succeeded", "failed"]
+PropertyState = Literal["pending", "sent", "acked", "diverged", "expired"]
+RequestKind = Literal["desired", "command", "cancel", "attributes", "delete", "deadline"]
+
+
+# --- From the uplink -----------------------------------------------------------------------------
+
+
+class Presence(TypedDict):
+    """Topic `presence`: a birth, a will or a goodbye, as the car or its broker said it."""
+
+    vehicle_id: str
+    state: Literal["online", "offline"]
+    session: int
+    at: int
+    shard: int
+    attributes: NotRequired[dict[str, str]]
+    reason: NotRequired[str]
+
+
+class Reported(TypedDict):
+    """Topic `reported`: configuration the car confirms; `properties` is a merge patch (RFC 7396)."""
+
+    vehicle_id: str
+    event_time: int
+    session: int
+    sequence: int
+    properties: dict[str, Any]
+    desired_version: NotRequired[int]
+
+
+class Outcome(TypedDict):
+    """Topic `outcomes`: what the car says of a command."""
+
+    vehicle_id: str
+    command_id: str
+    state: OutcomeState
+    at: int
+    progress: NotRequired[float]
+    reason: NotRequired[str]
+
+
+# --- Asked of a twin -----------------------------------------------------------------------------
+
+
+class Request(TypedDict):
+    """Topic `requests`. `body` by kind:
+
+    desired: {"op":"patch"|"put","value":{..}}; command: {"id","name","args","ttl_s","lane"};
+    cancel: {"command_id"}; attributes: {"value":{..}}; delete: {};
+    deadline: {"of":"command"|"presence"|"desired","ref":..,"due":ms,"set_at":..} (law 6).
+    """
+
+    request_id: str
+    kind: RequestKind
+    vehicle_id: str
+    at: int
+    by: str
+    body: dict[str, Any]
+    if_match: NotRequired[int]
+    idempotency_key: NotRequired[str]
+    body_hash: NotRequired[str]
+
+
+class Reply(TypedDict):
+    """The owner's decision on a request, stored 24 h under the request id.
+
+    `status` is the HTTP status, `code` the stable public word when it is a refusal.
+    """
+
+    request_id: str
+    vehicle_id: str
+    status: int
+    body: dict[str, Any]
+    revision: int
+    code: NotRequired[str]
+    detail: NotRequired[str]
+
+
+# --- Scores --------------------------------------------------------------------------------------
+
+
+class SignalShare(TypedDict):
+    signal: str
+    share: float
+
+
+class ModelScore(TypedDict):
+    """One model's verdict. The autoencoder gives score, threshold and signals; the LSTM the rest."""
+
+    version: str
+    score: NotRequired[float]
+    threshold: NotRequired[float]
+    signals: NotRequired[list[SignalShare]]
+    failure_probability: NotRequired[float]
+    horizon_s: NotRequired[int]
+
+
+class Score(TypedDict):
+    """Topic `scores`. `id` = vehicle:partition-offset:version; `state` is already debounced."""
+
+    id: str
+    vehicle_id: str
+    event_time: int
+    session: int
+    sequence: int
+    partition: int
+    offset: int
+    scored_at: int
+    state: HealthState
+    models: dict[str, ModelScore]
+    why: Literal["state", "deadband", "heartbeat"]
+
+
+# --- To the car ----------------------------------------------------------------------------------
+
+
+class Downlink(TypedDict):
+    """Topic `downlink`: `payload` goes out unchanged on vehicles/{id}/commands or /desired.
+
+    `ref` is the command id or the desired version; `session` and `shard` are the twin's presence.
+    """
+
+    id: str
+    kind: Literal["command", "cancel", "desired"]
+    vehicle_id: str
+    ref: str
+    shard: int
+    session: int
+    payload: dict[str, Any]
+    expires_at: NotRequired[int]
+
+
+class Delivery(TypedDict):
+    """Topic `deliveries`: `sent` = the broker took it, `refused` = it did not."""
+
+    id: str
+    kind: Literal["command", "cancel", "desired"]
+    vehicle_id: str
+    ref: str
+    session: int
+    state: Literal["sent", "refused"]
+    at: int
+    reason: NotRequired[str]
+
+
+# --- What the twin keeps and tells ---------------------------------------------------------------
+
+
+class Position(TypedDict):
+    """Which record caused it."""
+
+    topic: str
+    partition: int
+    offset: int
+
+
+class Change(TypedDict):
+    """Topic `changes`: one semantic change of a twin. `id` = vehicle:revision:n, so repeats show.
+
+    `kind`: created, deleted, attributes, presence, config, desired, health, alert, command, decision.
+    """
+
+    id: str
+    vehicle_id: str
+    revision: int
+    at: int
+    kind: str
+    what: dict[str, Any]
+    why: Position
+    rule: NotRequired[str]
+
+
+class Cause(TypedDict):
+    """Why a command exists when a decision made it: the score record, model, version, threshold."""
+
+    score: str
+    topic: str
+    partition: int
+    offset: int
+    model: str
+    version: str
+    value: float
+    threshold: float
+    signals: list[SignalShare]
+
+
+class Transition(TypedDict):
+    state: CommandState
+    at: int
+    reason: NotRequired[str]
+
+
+class Command(TypedDict):
+    """Topic `ledger`, key `vehicle_id/command_id`: one command from request to final state."""
+
+    id: str
+    vehicle_id: str
+    name: str
+    args: dict[str, Any]
+    lane: str
+    state: CommandState
+    issued_at: int
+    expires_at: int
+    updated_at: int
+    by: str
+    history: list[Transition]
+    attempts: list[int]
+    """Sessions it was sent in."""
+    progress: NotRequired[float]
+    cause: NotRequired[Cause]
+    idempotency_key: NotRequired[str]
+    body_hash: NotRequired[str]
+
+
+class SignalValue(TypedDict):
+    """Value, event time, session, sequence, and the offset of the record that set it."""
+
+    v: float
+    t: int
+    n: int
+    s: int
+    o: int
+
+
+class PropertyStatus(TypedDict):
+    state: PropertyState
+    since: int
+    version: int
+
+
+class Desired(TypedDict):
+    version: int
+    properties: dict[str, Any]
+    status: dict[str, PropertyStatus]
+
+
+class TwinPresence(TypedDict):
+    state: PresenceState
+    since: int
+    session: int
+    shard: int
+    reason: str
+
+
+class Health(TypedDict):
+    state: HealthState
+    since: int
+    models: dict[str, ModelScore]
+    score_id: NotRequired[str]
+    event_time: NotRequired[int]
+
+
+class LastCommand(TypedDict):
+    id: str
+    name: str
+    state: CommandState
+
+
+class TwinCommands(TypedDict):
+    open: list[str]
+    last: NotRequired[LastCommand]
+
+
+class Twin(TypedDict):
+    """The state document (design section 6), kept on topic `twins` under the vehicle id.
+
+    `applied` holds, per input topic, partition and offset of the last applied record (law 2).
+    """
+
+    vehicle_id: str
+    revision: int
+    created_at: int
+    updated_at: int
+    attributes: dict[str, str]
+    reported: dict[str, SignalValue]
+    config: dict[str, Any]
+    desired: Desired
+    delta: dict[str, Any]
+    presence: TwinPresence
+    health: Health
+    commands: TwinCommands
+    applied: dict[str, list[int]]
