@@ -1,6 +1,6 @@
 """The owner of a set of partitions: takes batches of records, decides, and carries out.
 
-    events -> read -> apply (pure) -> changelog acknowledged -> outputs, Redis -> replies -> offsets
+    records -> read -> apply (pure) -> changelog acknowledged -> outputs, Redis -> replies -> offsets
 
 Durable before told (design law 4): nobody hears of a state that Kafka has not acknowledged, and the
 input offsets follow last, so a kill at any point repeats records, which law 2 then skips. An error
@@ -72,10 +72,10 @@ class Owner:
         self._context = context
         self._failed: KafkaError | None = None
 
-    async def take(self, events: Sequence[Any]) -> None:
-        """Decide one batch of Faust events and carry it out; returns when all of it is told."""
+    async def take(self, records: Sequence[Any]) -> None:
+        """Decide one poll of Kafka records and carry it out; returns when all of it is told."""
         started = time.perf_counter()
-        batch = self.decide([event.message for event in events])
+        batch = self.decide(records)
         await self._carry_out(batch)
         metrics.TWIN_BATCH_SECONDS.observe(time.perf_counter() - started)
         now = time.time()
@@ -85,7 +85,7 @@ class Owner:
     def decide(self, messages: Iterable[Any]) -> Batch:
         """Apply Kafka messages to the tables, in order. No I/O.
 
-        A message has topic, partition, offset, timestamp (s), key, value, headers.
+        A message has topic, partition, offset, timestamp (ms), key, value, headers.
         """
         batch = Batch()
         for message in messages:
@@ -260,4 +260,4 @@ def _arrival(message: Any) -> int:
                 return int(value)
             except ValueError:
                 break
-    return int(message.timestamp * 1000)
+    return int(message.timestamp)

@@ -1,17 +1,16 @@
 """The Faust application: one input channel over all topics about a vehicle, and the two tables.
 
 Declarations only. All input topics and both changelogs have the same partitions, so Faust assigns a
-vehicle's inputs and its table rows to the same worker. Values stay bytes here: decoding belongs to
-`twin.inputs`, where one bad record cannot stop a partition. The changelogs `twins` and `ledger` are
+vehicle's inputs and its table rows to the same worker. Agents get polls of raw records
+(`twin.stream`): decoding belongs to `twin.inputs`, where one bad record cannot stop a partition. The changelogs `twins` and `ledger` are
 public topics that this package's own producer writes (murmur2, explicit partition).
 """
 
 from dataclasses import dataclass
 from typing import Any, Final
 
-import faust
-
 from twin.settings import WorkerSettings
+from twin.stream import PollSchema, StreamApp
 from twin.wire import topics
 
 INPUTS: Final = (
@@ -38,7 +37,7 @@ class Declarations:
 
 def declare(settings: WorkerSettings, partitions: int) -> Declarations:
     """Build the app for topics of `partitions` partitions."""
-    app = faust.App(
+    app = StreamApp(
         GROUP,
         broker=";".join(f"kafka://{host}" for host in settings.kafka_bootstrap.split(",")),
         store="memory://",
@@ -52,9 +51,11 @@ def declare(settings: WorkerSettings, partitions: int) -> Declarations:
         broker_heartbeat_interval=2.0,
         broker_max_poll_interval=300.0,
         broker_commit_interval=1.0,
-        stream_wait_empty=False,
+        broker_max_poll_records=settings.batch_records,
+        # A rebalance waits until the poll in hand is durable.
+        stream_wait_empty=True,
     )
-    inputs = app.topic(*INPUTS, key_type=bytes, value_type=bytes, internal=True)
+    inputs = app.topic(*INPUTS, schema=PollSchema())
     return Declarations(
         app, inputs, _table(app, topics.TWINS, partitions), _table(app, topics.LEDGER, partitions)
     )

@@ -12,7 +12,6 @@ class WorkerSettings(Settings):
 
     redis_url: str = Field(default="redis://127.0.0.1:6379/0", description="Redis of the view")
     batch_records: int = Field(default=2000, ge=1, description="most records decided in one batch")
-    batch_wait_ms: int = Field(default=10, ge=1, description="longest wait to fill a batch")
     policy_file: Path | None = Field(default=None, description="decision policy (TOML)")
     stale_after_s: int = Field(default=120, ge=1, description="online but silent this long = stale")
     overdue_after_s: int = Field(

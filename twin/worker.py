@@ -1,6 +1,7 @@
 """`python -m twin worker`: the process around the owner. Starts Faust, timers, health; stops cleanly."""
 
 import asyncio
+import os
 import sys
 from typing import Any
 
@@ -16,6 +17,7 @@ from twin.kit import kafka, logs
 from twin.kit.clock import SystemClock
 from twin.kit.health import HealthServer
 from twin.settings import WorkerSettings
+from twin.stream import Poll
 from twin.view import View
 from twin.wire import topics
 from twin.wire.errors import CartwinError
@@ -52,7 +54,7 @@ def main() -> int:
             overdue_after_ms=settings.overdue_after_s * 1000,
         ),
     )
-    running = Running(declared, owner, view, settings, partitions)
+    running = Running(declared, owner, view, partitions)
     health = HealthServer(settings.health_host, settings.health_port, running.not_ready)
     worker = Worker(
         declared.app, loglevel=settings.log_level, redirect_stdouts=False, override_logging=False
@@ -75,13 +77,11 @@ class Running:
         declared: Declarations,
         owner: Owner,
         view: View,
-        settings: WorkerSettings,
         partitions: int,
     ) -> None:
         self._app = declared.app
         self._owner = owner
         self._view = view
-        self._settings = settings
         self._partitions = partitions
         self._recovered = asyncio.Event()
         declared.app.agent(declared.inputs, name="twin")(self._decide)
@@ -105,15 +105,17 @@ class Running:
         self._recovered.set()
 
     async def _decide(self, stream: Any) -> None:
-        wait_s = self._settings.batch_wait_ms / 1000
-        async for events in stream.take_events(self._settings.batch_records, within=wait_s):
+        async for event in stream.events():
+            poll: Poll = event.value
+            poll.begin()
             try:
-                await self._owner.take(events)
+                await self._owner.take(poll.records)
             except Exception as error:
-                # Faust would acknowledge the batch and go on: end the process uncommitted instead.
+                # Nothing was acknowledged for this poll: whoever takes over takes it again.
                 log.error("cannot go on; ending uncommitted", exc_info=error)
                 sys.stderr.flush()
-                raise SystemExit(1) from error
+                os._exit(1)
+            poll.done()
 
     async def _tick(self) -> None:
         if self._recovered.is_set():

@@ -1,0 +1,232 @@
+"""The poll transport: subclasses of Faust's aiokafka driver. The only module that knows its insides.
+
+Invariants (tests/integration/test_stream.py, on real Kafka):
+
+1. Per partition, the first record handed over is the one behind the committed offset, and each next
+   one is the one behind the last: a hole is read again, and only believed when Kafka repeats it.
+2. An offset is committed only after the agent called `Poll.done` for it, and only if no seek came in
+   between. Faust's own acknowledgements, which also happen for skipped and failed events, count for
+   nothing.
+3. One poll is in hand at a time, so memory is bounded by one poll and the client's prefetch, and a
+   slow agent is a paused consumer.
+
+Recovery of tables keeps Faust's path, record by record.
+"""
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any, Final
+
+import faust
+from faust.transport.drivers import aiokafka as driver
+from faust.types import TP
+from faust.types.tuples import ConsumerMessage
+
+from twin.kit import logs
+
+log = logs.get(__name__)
+
+_POLL_TIMEOUT_S: Final = 1.0
+
+
+class Poll:
+    """The records of one poll, in order per partition; the agent must call `done` when finished."""
+
+    __slots__ = ("_consumer", "ends", "finished", "records", "seek")
+
+    def __init__(
+        self, records: list[Any], ends: dict[TP, int], seek: int, consumer: "Consumer"
+    ) -> None:
+        self.records = records
+        """aiokafka ConsumerRecord: topic, partition, offset, timestamp (ms), key, value, headers."""
+        self.ends = ends
+        self.seek = seek
+        self.finished = asyncio.Event()
+        self._consumer = consumer
+
+    def begin(self) -> None:
+        """The agent has it in hand: a rebalance waits for its end."""
+        self._consumer.in_hand = self
+
+    def done(self) -> None:
+        """Everything that follows from these records is durable: their offsets may be committed."""
+        self._consumer.finish(self)
+
+
+class Consumer(driver.Consumer):
+    """Faust's aiokafka consumer with polls instead of records and a place of its own."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.in_hand: Poll | None = None
+        self._next: dict[TP, int] = {}
+        self._finished: dict[TP, int] = {}
+        self._holes: dict[TP, tuple[int, int]] = {}
+        self._seeks = 0
+
+    async def perform_seek(self) -> None:
+        """To the committed offsets; where there is none, to the oldest record."""
+        self._seeks += 1
+        self._next.clear()
+        self._finished.clear()
+        await super().perform_seek()
+        place = {tp: o for tp, o in self._read_offset.items() if not self._is_changelog(tp)}
+        unknown = [tp for tp, offset in place.items() if offset is None]
+        oldest: Mapping[TP, int] = await self.earliest_offsets(*unknown) if unknown else {}
+        for tp, committed in place.items():
+            self._next[tp] = oldest[tp] if committed is None else committed
+        # Again, and now for all: what the fetcher delivered since the first seek was passed over.
+        for tp in place:
+            await self._reread(tp)
+
+    async def _drain_messages(self, fetcher: Any) -> None:
+        try:
+            while not (self.should_stop or fetcher.should_stop):
+                await self.sleep(0)
+                seeks, generation = self._seeks, self.app.consumer_generation_id
+                records, active = await self._wait_next_records(_POLL_TIMEOUT_S)
+                if self.should_stop or fetcher.should_stop:
+                    return
+                if not records or not self.flow_active:
+                    continue  # no flow: a rebalance is under way, and it ends with a seek
+                if generation != self.app.consumer_generation_id or seeks != self._seeks:
+                    await self._pass_over(records)
+                    continue
+                await self._restore(records, active)
+                await self._hand_over(records, active)
+        except self.consumer_stopped_errors:
+            if not self.transport.app.should_stop:
+                raise
+
+    async def _restore(self, records: Mapping[TP, list[Any]], active: Any) -> None:
+        """Records of changelogs, the way Faust's recovery takes them."""
+        for tp, batch in records.items():
+            if not self._is_changelog(tp) or not (active is None or tp in active):
+                continue
+            for record in batch:
+                await self.wait_first(
+                    self.callback(self._to_message(tp, record)), self.suspend_flow.wait()
+                )
+                self._read_offset[tp] = record.offset
+
+    async def _pass_over(self, records: Mapping[TP, list[Any]]) -> None:
+        """These may come from a place that we have left: the client goes back to ours."""
+        for tp in records:
+            if tp in self._next:
+                await self._reread(tp)
+
+    async def _hand_over(self, records: Mapping[TP, list[Any]], active: Any) -> None:
+        """Make one event of the poll and wait until the agent is done with it."""
+        seeks = self._seeks
+        poll = Poll([], {}, seeks, self)
+        for tp, batch in records.items():
+            if self._is_changelog(tp) or tp not in self._next:
+                continue
+            if active is not None and tp not in active:
+                await self._reread(tp)
+                continue
+            fresh = await self._in_sequence(tp, batch)
+            if fresh:
+                poll.records += fresh
+                poll.ends[tp] = fresh[-1].offset + 1
+        if not poll.records:
+            return
+        if seeks != self._seeks:
+            await self._pass_over(records)
+            return
+        self._next.update(poll.ends)
+        generation = self.app.consumer_generation_id
+        tp = next(iter(poll.ends))
+        message = ConsumerMessage(
+            tp.topic, tp.partition, poll.ends[tp] - 1, 0.0, 0, None, None, poll, None,
+            serialized_key_size=0, serialized_value_size=0, tp=tp, generation_id=generation,
+        )  # fmt: skip
+        await self.wait_first(self.callback(message), self.suspend_flow.wait())
+        del message
+        # Faust drops the event without a word when a rebalance came between: then a seek follows.
+        while not (
+            poll.finished.is_set()
+            or self.should_stop
+            or self._seeks != seeks
+            or self.app.consumer_generation_id != generation
+        ):
+            await self.wait_first(
+                poll.finished.wait(), self.suspend_flow.wait(), timeout=_POLL_TIMEOUT_S
+            )
+            if self.suspend_flow.is_set() and not poll.finished.is_set():
+                return
+
+    async def _in_sequence(self, tp: TP, batch: list[Any]) -> list[Any]:
+        """What of `batch` follows on what was handed over; a hole is fetched again once."""
+        expected = self._next[tp]
+        fresh = [record for record in batch if record.offset >= expected]
+        if not fresh or fresh[0].offset == expected:
+            return fresh
+        hole = (expected, fresh[0].offset)
+        if self._holes.get(tp) != hole:
+            self._holes[tp] = hole
+            await self._reread(tp)
+            return []
+        # Kafka has nothing there: expired by retention, compacted, or a transaction's marker.
+        log.warning("records are gone", topic=tp.topic, partition=tp.partition, offsets=hole)
+        return fresh
+
+    async def _reread(self, tp: TP) -> None:
+        await self._seek(tp, self._next[tp])
+
+    def finish(self, poll: Poll) -> None:
+        """The agent is done with `poll`."""
+        self.in_hand = None
+        if poll.seek == self._seeks:
+            self._finished.update(poll.ends)
+        poll.finished.set()
+
+    def ack(self, message: Any) -> bool:
+        """Faust's bookkeeping only; what may be committed is said by `Poll.done`."""
+        self._unacked_messages.discard(message)
+        return True
+
+    async def wait_empty(self) -> None:
+        """Before partitions go: let the agent finish what it has in hand, then commit."""
+        poll = self.in_hand
+        while poll is not None and not poll.finished.is_set() and not self.should_stop:
+            await self.wait_first(poll.finished.wait(), timeout=_POLL_TIMEOUT_S)
+        await self.commit_and_end_transactions()
+
+    async def force_commit(self, topics: Any = None, start_new_transaction: bool = True) -> bool:
+        """Commit the place behind the last finished poll."""
+        finished, self._finished = self._finished, {}
+        if not finished:
+            return False
+        return await self._commit_offsets(finished, start_new_transaction=start_new_transaction)
+
+    def verify_event_path(self, now: float, tp: TP) -> None:
+        """Faust's livelock detector watches acknowledgements that do not exist here."""
+
+    def _is_changelog(self, tp: TP) -> bool:
+        return tp.topic in self.app.tables.changelog_topics
+
+
+class Transport(driver.Transport):
+    """Faust's aiokafka transport with our consumer."""
+
+    Consumer = Consumer
+
+
+class PollSchema(faust.Schema):
+    """Values of stream topics are polls already: nothing is decoded, nothing can fail here."""
+
+    def compile(self, app: Any, **_: Any) -> Any:
+        """What a Faust channel calls for each message."""
+
+        async def decode(message: Any, *, propagate: bool = False) -> Any:
+            return app.create_event(None, message.value, {}, message)
+
+        return decode
+
+
+class StreamApp(faust.App):
+    """A Faust app whose agents get `Poll` values."""
+
+    def _new_transport(self) -> Any:
+        return Transport(self.conf.broker_consumer, self)
