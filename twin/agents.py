@@ -110,6 +110,9 @@ class Owner:
             if effects.repeated:
                 metrics.TWIN_REPEATED.labels(message.topic).inc()
                 continue
+            if effects.rejected is not None:
+                metrics.TWIN_REJECTED.labels(effects.rejected.reason).inc()
+                batch.rejected.append((message, effects.rejected))
             metrics.TWIN_APPLIED.labels(message.topic).inc()
             if isinstance(record, Telemetry):
                 batch.event_times.append(record.event_time)
@@ -119,12 +122,12 @@ class Owner:
     def _note(
         self, batch: Batch, vehicle_id: str, partition: int, twin: Twin | None, effects: Effects
     ) -> None:
-        if twin is None:
-            self._twins.pop(vehicle_id, None)
-        else:
-            self._twins[vehicle_id] = twin
-        batch.twins[vehicle_id] = twin
         batch.partitions[vehicle_id] = partition
+        if twin is not None:
+            self._twins[vehicle_id] = batch.twins[vehicle_id] = twin
+        elif vehicle_id in self._twins:
+            del self._twins[vehicle_id]
+            batch.twins[vehicle_id] = None
         for command in effects.ledger:
             self._book.put(command)
             batch.commands[command["id"]] = command
@@ -207,7 +210,7 @@ class Owner:
         key: str | bytes | None,
         value: bytes | None,
         partition: int,
-        headers: list[tuple[str, bytes]] | None = None,
+        headers: list[tuple[str, str | bytes | None]] | None = None,
     ) -> None:
         while True:
             try:
@@ -235,7 +238,7 @@ class Owner:
 
     def _reject(self, message: Any, error: WireError) -> None:
         source = f"kafka:{message.topic}/{message.partition}/{message.offset}"
-        headers = [(f"original-{name}", value) for name, value in message.headers or []]
+        original = [(f"original-{name}", value) for name, value in message.headers or ()]
         self._produce(
             topics.REJECTED,
             message.key,
@@ -247,7 +250,7 @@ class Owner:
                 ("source", source.encode()),
                 ("attempts", b"1"),
                 ("ingested-at", str(_arrival(message)).encode()),
-                *headers,
+                *original,
             ],
         )
 

@@ -2,8 +2,8 @@
 
 Declarations only. All input topics and both changelogs have the same partitions, so Faust assigns a
 vehicle's inputs and its table rows to the same worker. Agents get polls of raw records
-(`twin.stream`): decoding belongs to `twin.inputs`, where one bad record cannot stop a partition. The changelogs `twins` and `ledger` are
-public topics that this package's own producer writes (murmur2, explicit partition).
+(`twin.stream`): decoding belongs to `twin.inputs`, where one bad record cannot stop a partition. The
+changelogs `twins` and `ledger` are public topics, written by the owner (`twin.agents`).
 """
 
 from dataclasses import dataclass
@@ -51,6 +51,7 @@ def declare(settings: WorkerSettings, partitions: int) -> Declarations:
         broker_heartbeat_interval=2.0,
         broker_max_poll_interval=300.0,
         broker_commit_interval=1.0,
+        consumer_group_instance_id=settings.worker_id,
         broker_max_poll_records=settings.batch_records,
         # A rebalance waits until the poll in hand is durable.
         stream_wait_empty=True,

@@ -4,19 +4,43 @@ State and outputs are one decision (design law 3). The pure core fills an `Effec
 the state durable first, then sends these, in the order of the fields.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any, Literal
 
-from twin.wire.records import Change, Command, Downlink, Reply
+from twin.wire.errors import CartwinError, WireError
+from twin.wire.records import Change, Command, Downlink, RefusalCode, Reply
+
+DeadlineOf = Literal["command", "presence", "desired"]
 
 
 @dataclass(frozen=True, slots=True)
 class Deadline:
-    """Becomes a `requests` record of kind deadline at `due` (ms); does nothing when outdated (law 6)."""
+    """Becomes a `requests` record of kind deadline at `due` (ms); does nothing when outdated.
+
+    `ref` is the command id, the session of the presence, or the desired version (law 6).
+    """
 
     due: int
     vehicle_id: str
-    of: str
+    of: DeadlineOf
     ref: str
+
+
+class Refusal(CartwinError):
+    """The owner says no to a request; becomes a `Reply` with this HTTP status and public code.
+
+    `body` holds what the asker needs to go on, such as the current version or state.
+    """
+
+    def __init__(
+        self, status: int, code: RefusalCode, detail: str, body: Mapping[str, Any] | None = None
+    ) -> None:
+        super().__init__(detail)
+        self.status = status
+        self.code: RefusalCode = code
+        self.detail = detail
+        self.body = dict(body or {})
 
 
 @dataclass(slots=True)
@@ -31,3 +55,13 @@ class Effects:
     downlinks: list[Downlink] = field(default_factory=list)
     replies: list[Reply] = field(default_factory=list)
     deadlines: list[Deadline] = field(default_factory=list)
+    rejected: WireError | None = None
+    """Why the record, or a part of it, cannot be accepted: it belongs on `rejected`."""
+    late: int = 0
+    """Signal values that were not newer than the twin's."""
+    repeated: bool = False
+    """Applied before, by offset (law 2): nothing else is set."""
+    outdated: bool = False
+    """The record said nothing new: an old session, a late duplicate, a deadline that is past."""
+    changed: bool = False
+    """The revision grew."""

@@ -17,3 +17,8 @@ class WorkerSettings(Settings):
     overdue_after_s: int = Field(
         default=60, ge=1, description="sent command without an end = overdue"
     )
+    worker_id: str = Field(
+        default="",
+        description="stable name of this worker (pod name): restarted under it within 10 s it gets"
+        " its partitions back at once; empty = a new member each time",
+    )

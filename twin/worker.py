@@ -12,7 +12,7 @@ from twin.app import INPUTS, Declarations, declare
 from twin.apply import Context
 from twin.book import Book
 from twin.deadlines import Deadlines
-from twin.decide import load_policy
+from twin.policy import load_policy
 from twin.kit import kafka, logs
 from twin.kit.clock import SystemClock
 from twin.kit.health import HealthServer

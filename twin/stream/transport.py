@@ -137,8 +137,9 @@ class Consumer(driver.Consumer):
         self._next.update(poll.ends)
         generation = self.app.consumer_generation_id
         tp = next(iter(poll.ends))
+        value: Any = poll
         message = ConsumerMessage(
-            tp.topic, tp.partition, poll.ends[tp] - 1, 0.0, 0, None, None, poll, None,
+            tp.topic, tp.partition, poll.ends[tp] - 1, 0.0, 0, None, None, value, None,
             serialized_key_size=0, serialized_value_size=0, tp=tp, generation_id=generation,
         )  # fmt: skip
         await self.wait_first(self.callback(message), self.suspend_flow.wait())
@@ -213,7 +214,7 @@ class Transport(driver.Transport):
     Consumer = Consumer
 
 
-class PollSchema(faust.Schema):
+class PollSchema(faust.Schema[Any, Any]):
     """Values of stream topics are polls already: nothing is decoded, nothing can fail here."""
 
     def compile(self, app: Any, **_: Any) -> Any:

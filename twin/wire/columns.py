@@ -81,7 +81,7 @@ FORMATS: Final = (CARS, CAR_OBD)
 
 
 def column_name(cell: str) -> str:
-    """A header cell as the maps spell it: without byte order mark, blanks and an empty unit `()`."""
+    """A header cell as the maps spell it: without byte order mark, blanks, empty unit `()`."""
     return cell.strip().lstrip("\ufeff").removesuffix("()").strip()
 
 

@@ -24,6 +24,7 @@ Reason = Literal[
     "out_of_range",
     "unknown_signal",
     "unknown_command",
+    "unknown_vehicle",
     "clock_ahead",
     "too_large",
     "too_deep",

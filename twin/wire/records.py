@@ -15,6 +15,12 @@ CommandState = Literal[
 OutcomeState = Literal["received", "accepted", "rejected", "running", "succeeded", "failed"]
 PropertyState = Literal["pending", "sent", "acked", "diverged", "expired"]
 RequestKind = Literal["desired", "command", "cancel", "attributes", "delete", "deadline"]
+RefusalCode = Literal[
+    "bad_request", "bad_command", "bad_ttl", "too_deep", "key_too_long", "twin_not_found",
+    "command_not_found", "idempotency_conflict", "illegal_transition", "already_final",
+    "version_mismatch", "document_too_large", "too_many_open_commands",
+]  # fmt: skip
+"""Why a twin's owner refuses a request (`Reply.code`). Public: codes are added, never renamed."""
 
 
 # --- From the uplink -----------------------------------------------------------------------------
@@ -62,7 +68,7 @@ class Request(TypedDict):
 
     desired: {"op":"patch"|"put","value":{..}}; command: {"id","name","args","ttl_s","lane"};
     cancel: {"command_id"}; attributes: {"value":{..}}; delete: {};
-    deadline: {"of":"command"|"presence"|"desired","ref":..,"due":ms,"set_at":..} (law 6).
+    deadline: {"of":"command"|"presence"|"desired","ref":..,"due":ms} (law 6).
     """
 
     request_id: str
@@ -79,7 +85,8 @@ class Request(TypedDict):
 class Reply(TypedDict):
     """The owner's decision on a request, stored 24 h under the request id.
 
-    `status` is the HTTP status, `code` the stable public word when it is a refusal.
+    `status` is the HTTP status, `code` the stable public word when it is a refusal. `body_hash` is the
+    request's: a repetition under the same key with another body is told from it.
     """
 
     request_id: str
@@ -87,8 +94,9 @@ class Reply(TypedDict):
     status: int
     body: dict[str, Any]
     revision: int
-    code: NotRequired[str]
+    code: NotRequired[RefusalCode]
     detail: NotRequired[str]
+    body_hash: NotRequired[str]
 
 
 # --- Scores --------------------------------------------------------------------------------------
@@ -172,7 +180,8 @@ class Position(TypedDict):
 class Change(TypedDict):
     """Topic `changes`: one semantic change of a twin. `id` = vehicle:revision:n, so repeats show.
 
-    `kind`: created, deleted, attributes, presence, config, desired, health, alert, command, decision.
+    `kind`: created, deleted, attributes, presence, config, desired, health, alert, command, decision,
+    and late_outcome: what a car says of a command that ended without it (expired, cancelled, ..).
     """
 
     id: str
@@ -197,6 +206,7 @@ class Cause(TypedDict):
     value: float
     threshold: float
     signals: list[SignalShare]
+    rule: NotRequired[str]
 
 
 class Transition(TypedDict):
@@ -205,8 +215,19 @@ class Transition(TypedDict):
     reason: NotRequired[str]
 
 
+class Late(TypedDict):
+    """What the car last said of a command that had ended without its word."""
+
+    state: OutcomeState
+    at: int
+    reason: NotRequired[str]
+
+
 class Command(TypedDict):
-    """Topic `ledger`, key `vehicle_id/command_id`: one command from request to final state."""
+    """Topic `ledger`, key `vehicle_id/command_id`: one command from request to final state.
+
+    `history` keeps the first and the latest transitions (bounded).
+    """
 
     id: str
     vehicle_id: str
@@ -220,7 +241,10 @@ class Command(TypedDict):
     by: str
     history: list[Transition]
     attempts: list[int]
-    """Sessions it was sent in."""
+    """Sessions it was handed to the downlink in, the latest last (bounded)."""
+    refusals: NotRequired[list[int]]
+    """Sessions in which the broker did not take it."""
+    late: NotRequired[Late]
     progress: NotRequired[float]
     cause: NotRequired[Cause]
     idempotency_key: NotRequired[str]
@@ -228,33 +252,72 @@ class Command(TypedDict):
 
 
 class SignalValue(TypedDict):
-    """Value, event time, session, sequence, and the offset of the record that set it."""
+    """Value, event time, session, sequence, and the offset of the record that set it.
+
+    `q`: the value is impossible and was kept all the same (validation mode `warn`).
+    """
 
     v: float
     t: int
     n: int
     s: int
     o: int
+    q: NotRequired[Literal["suspect"]]
 
 
 class PropertyStatus(TypedDict):
+    """`version` last asked for the property; unconfirmed at `until` (ms) it shows as expired."""
+
     state: PropertyState
     since: int
     version: int
+    until: NotRequired[int]
+
+
+class Offered(TypedDict):
+    """What of the delta was handed to the downlink in the car's session, so that it is said once."""
+
+    version: int
+    session: int
+    keys: list[str]
 
 
 class Desired(TypedDict):
+    """`asked`: the latest requests that carried a key, id -> body hash, so that none counts twice."""
+
     version: int
     properties: dict[str, Any]
     status: dict[str, PropertyStatus]
+    offered: NotRequired[Offered]
+    asked: NotRequired[dict[str, str]]
+
+
+class Confirmed(TypedDict):
+    """The newest `reported` record that `config` holds."""
+
+    event_time: int
+    session: int
+    sequence: int
+    offset: int
+    desired_version: NotRequired[int]
 
 
 class TwinPresence(TypedDict):
+    """`session` and `shard` are 0 and -1 before any status; `seen`: arrival of the last new telemetry."""
+
     state: PresenceState
     since: int
     session: int
     shard: int
     reason: str
+    seen: NotRequired[int]
+
+
+class Alert(TypedDict):
+    """An open alarm and the score that opened it."""
+
+    score_id: str
+    since: int
 
 
 class Health(TypedDict):
@@ -263,6 +326,24 @@ class Health(TypedDict):
     models: dict[str, ModelScore]
     score_id: NotRequired[str]
     event_time: NotRequired[int]
+    session: NotRequired[int]
+    sequence: NotRequired[int]
+    alert: NotRequired[Alert]
+
+
+class Decision(TypedDict):
+    """What a rule last decided for this car; `reason` names the interlock that refused.
+
+    `command`, `fired_at`, `episode` are of the last command that the rule gave.
+    """
+
+    verdict: Literal["command", "refused", "idle"]
+    at: int
+    score_id: str
+    reason: NotRequired[str]
+    command: NotRequired[str]
+    fired_at: NotRequired[int]
+    episode: NotRequired[int]
 
 
 class LastCommand(TypedDict):
@@ -272,8 +353,11 @@ class LastCommand(TypedDict):
 
 
 class TwinCommands(TypedDict):
+    """`cancels`: ids of cancelled commands that the car may have -> session it was told in (0: not)."""
+
     open: list[str]
     last: NotRequired[LastCommand]
+    cancels: NotRequired[dict[str, int]]
 
 
 class Twin(TypedDict):
@@ -295,3 +379,5 @@ class Twin(TypedDict):
     health: Health
     commands: TwinCommands
     applied: dict[str, list[int]]
+    confirmed: NotRequired[Confirmed]
+    decisions: NotRequired[dict[str, Decision]]

@@ -94,20 +94,25 @@ def _signals(
             continue
         fault = _fault(name, value, mode)
         if fault is None:
-            signals[name] = value
+            signals[name] = _typed(name, value)
             continue
         reason, detail = fault
         if mode != "warn" and not (mode == "off" and reason == "unknown_signal"):
             raise Invalid(detail, reason=reason)
         suspect.append(name[:64])
         if reason == "out_of_range":
-            signals[name] = value
+            signals[name] = _typed(name, value)
     if not signals:
         raise Invalid(
             f"no signal of the catalogue in the message (fields: {', '.join(map(str, fields))[:200]})",
             reason="empty",
         )
     return signals, tuple(suspect)
+
+
+def _typed(name: str, value: float) -> float:
+    """32.0 of an integer signal as 32: JSON does not tell them apart, Avro does."""
+    return int(value) if type(value) is float and BY_NAME[name].type == "int" else value
 
 
 def _fault(name: str, value: object, mode: Validation) -> tuple[Reason, str] | None:

@@ -1,0 +1,27 @@
+"""Cars that drive, wear and fail: numpy only, seeded, vectorised over cars, without TensorFlow.
+
+Simple but coupled physics (module by module: wear, driving, engine, battery, chassis), read through
+noisy sensors by `Cars`; `history` is a past to train on. The hidden truth leaves only as `Truth`.
+"""
+
+from models.simulator.cars import ACCELERATION, LIMP, SIGNALS, Cars, Rows
+from models.simulator.faults import DAYS_TO_FAILURE, MODES, Fault, Mode, Truth, draw_faults
+from models.simulator.history import FAILURE_SHARE, Block, history, history_steps
+
+__all__ = [
+    "ACCELERATION",
+    "DAYS_TO_FAILURE",
+    "FAILURE_SHARE",
+    "LIMP",
+    "MODES",
+    "SIGNALS",
+    "Block",
+    "Cars",
+    "Fault",
+    "Mode",
+    "Rows",
+    "Truth",
+    "draw_faults",
+    "history",
+    "history_steps",
+]

@@ -1,0 +1,67 @@
+"""The engine: its speed, load, air and heat. Units: kW, kJ, degC, rpm, g/s, kPa; shapes (n,).
+
+Air flow is engine speed times load times density. Heat warms a block with a thermal mass; from 86
+degC a thermostat lets it out through a radiator that cools with the wind and the fan. The sensor
+sits at the engine's outlet, hotter than the block's mean by heat over coolant flow: so a worn
+coolant pump shows at once under load, and more and more as the block warms up.
+"""
+
+import numpy as np
+
+from models.simulator.arrays import Floats, Mask, relaxed, scattered
+from models.simulator.driving import ENGINE_KW
+
+IDLE_RPM = 780.0
+DISPLACEMENT_L = 2.0
+
+
+class Engine:
+    """Speed, load and air of n engines."""
+
+    def __init__(self, n: int) -> None:
+        self.rpm: Floats = np.full(n, IDLE_RPM)
+        self.load: Floats = np.zeros(n)
+        self.air_flow: Floats = np.zeros(n)
+
+    @property
+    def manifold_kpa(self) -> Floats:
+        return 28.0 + 72.0 * self.load
+
+    def step(
+        self, dt: float, speed: Floats, kw: Floats, intake_temp: Floats, air_path: Floats
+    ) -> None:
+        """`dt` seconds at road `speed` and power `kw`; a clogged air path lets less air through."""
+        self.rpm = relaxed(self.rpm, IDLE_RPM + 42.0 * speed + 2600.0 * kw / ENGINE_KW, dt, 0.5)
+        self.load = np.minimum(0.12 + 0.85 * kw / (ENGINE_KW * self.rpm / 5000.0), 1.0)
+        density = 1.2 * 293.0 / (273.0 + intake_temp)
+        breaths = self.rpm / 120.0 * DISPLACEMENT_L
+        self.air_flow = breaths * density * 0.85 * (0.1 + 0.9 * self.load) * (1 - 0.25 * air_path)
+
+
+class Cooling:
+    """Coolant and intake air of n engines. `cold` (n,) bool: started at ambient temperature."""
+
+    def __init__(self, n: int, cold: Mask, rng: np.random.Generator) -> None:
+        self.ambient = rng.uniform(-5.0, 32.0, n)
+        self._radiator = scattered(rng, n, 1.0, 0.06)
+        self._thermostat = scattered(rng, n, 86.0, 0.8)  # begins to open
+        self._block: Floats = np.where(cold, self.ambient, self._thermostat + rng.uniform(-1, 3, n))
+        self.outlet: Floats = self._block.copy()
+        self.fan: Floats = np.zeros(n)
+        self.intake: Floats = self.ambient + 5.0
+
+    def step(
+        self, dt: float, speed: Floats, engine_kw: Floats, rpm: Floats, pump: Floats, rich: Floats
+    ) -> None:
+        """`dt` seconds; `pump` is the damage of the coolant pump, `rich` that of the air path."""
+        heat = (3.5 + 0.6 * engine_kw) * (1 + 0.25 * rich)
+        circulation = 1 / (1 + 8.0 * pump)
+        flow = 5.5 * (0.4 + 0.2 * rpm / 1000.0) * circulation  # kW per K
+        opening = np.clip((self._block - self._thermostat) / 4.0, 0.02, 1.0)
+        air = 0.12 + 0.018 * speed + 0.25 * self.fan
+        loss = self._radiator * opening * circulation**0.8 * air * (self._block - self.ambient)
+        self._block = self._block + dt * (heat - loss) / 40.0
+        self.outlet = relaxed(self.outlet, self._block + heat / flow, dt, 3.0)
+        self.fan = relaxed(self.fan, np.clip((self.outlet - 98.0) / 8.0, 0.0, 1.0), dt, 4.0)
+        soak = 0.25 * (self.outlet - self.ambient) / (1 + speed / 6.0)
+        self.intake = relaxed(self.intake, self.ambient + 3.0 + soak, dt, 20.0)

@@ -1,0 +1,84 @@
+"""Real servers for integration tests, started through twin.local when a test first asks for them.
+
+`kafka`, `redis_url`, `mosquitto` and `amqtt` are shared by the whole session: a test keeps apart
+by its own keys, groups, client ids and vehicle ids. One that kills or fills a server makes its own
+with `make_stack`.
+"""
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from typing import Any
+
+import pytest
+
+from twin.local import mqtt
+from twin.local.data import Endpoints
+from twin.local.options import FREE_PORTS, External, Options
+from twin.local.stack import Stack
+
+MakeStack = Callable[..., tuple[Stack, Endpoints]]
+
+
+def _infrastructure(**options: Any) -> Options:
+    return Options(**{"ports": FREE_PORTS, "processes": (), **options})
+
+
+@pytest.fixture(scope="session")
+def shared_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Endpoints]:
+    """Kafka, Redis and amqtt without our processes."""
+    stack = Stack(_infrastructure(data_dir=tmp_path_factory.mktemp("shared"), mqtt="amqtt"))
+    endpoints = stack.start()
+    yield endpoints
+    stack.stop()
+
+
+@pytest.fixture(scope="session")
+def kafka(shared_stack: Endpoints) -> str:
+    """Bootstrap address of a Kafka 4.3.1 that has every topic of the catalogue, 12 partitions."""
+    return shared_stack.kafka
+
+
+@pytest.fixture(scope="session")
+def redis_url(shared_stack: Endpoints) -> str:
+    """URL of an empty Redis."""
+    return shared_stack.redis
+
+
+@pytest.fixture(scope="session")
+def amqtt(shared_stack: Endpoints) -> str:
+    """URL of an amqtt broker (MQTT 3.1.1)."""
+    return shared_stack.mqtt[0]
+
+
+@pytest.fixture(scope="session")
+def mosquitto(shared_stack: Endpoints, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """URL of a Mosquitto broker; skips where Mosquitto is not installed."""
+    if mqtt.mosquitto_binary(os.environ) is None:
+        pytest.skip(
+            "Mosquitto is not installed (apt-get install mosquitto): its tests did not run."
+        )
+    others = External(kafka=shared_stack.kafka, redis=shared_stack.redis)
+    data_dir = tmp_path_factory.mktemp("mosquitto")
+    stack = Stack(_infrastructure(data_dir=data_dir, mqtt="mosquitto", external=others))
+    endpoints = stack.start()
+    yield endpoints.mqtt[0]
+    stack.stop()
+
+
+@pytest.fixture
+def make_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MakeStack]:
+    """Start an own stack: `make_stack(**fields of Options)` returns it and its endpoints.
+
+    Free ports, infrastructure only and an own data directory unless said otherwise; it is stopped
+    at the end of the test (stopping it earlier is fine).
+    """
+    with ExitStack() as started:
+
+        def make(**options: Any) -> tuple[Stack, Endpoints]:
+            options.setdefault("data_dir", tmp_path_factory.mktemp("own"))
+            stack = Stack(_infrastructure(**options))
+            started.callback(stack.stop)
+            return stack, stack.start()
+
+        yield make

@@ -1,0 +1,336 @@
+"""The twin worker as a process on real Kafka and Redis: what it promises when it is killed."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import orjson
+import pytest
+import redis
+from confluent_kafka import Consumer, TopicPartition
+
+from twin.kit import kafka as kit_kafka
+from twin.local.ports import PortPicker
+from twin.wire import codec, ids, topics
+from twin.wire.partition import partition_of
+from twin.wire.telemetry import Telemetry
+
+pytestmark = pytest.mark.integration
+
+ROOT = Path(__file__).parents[2]
+DEADLINE_S = 60
+
+
+def until(condition, what):
+    """Poll until the condition gives something true; fails naming what did not come."""
+    end = time.monotonic() + DEADLINE_S
+    while time.monotonic() < end:
+        found = condition()
+        if found:
+            return found
+        time.sleep(0.05)
+    raise AssertionError(f"after {DEADLINE_S} s: {what}")
+
+
+class Bench:
+    """One Kafka and Redis with a worker that can be killed and started again."""
+
+    def __init__(self, endpoints, log_dir):
+        self.kafka = endpoints.kafka
+        self.redis = redis.from_url(endpoints.redis)
+        self.redis_url = endpoints.redis
+        self.producer = kit_kafka.producer(endpoints.kafka, "test")
+        self.log_dir = log_dir
+        self.process = None
+        self.starts = 0
+
+    def start(self):
+        port = PortPicker().free()
+        self.starts += 1
+        env = {
+            **os.environ,
+            "KAFKA_BOOTSTRAP": self.kafka,
+            "REDIS_URL": self.redis_url,
+            "HEALTH_PORT": str(port),
+            "LOG_FORMAT": "json",
+            "WORKER_ID": "worker-0",
+        }
+        with (self.log_dir / f"worker-{self.starts}.log").open("wb") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "twin", "worker"], env=env, cwd=ROOT, stdout=log, stderr=log
+            )
+
+    def kill(self):
+        self.process.send_signal(signal.SIGKILL)
+        self.process.wait()
+
+    def stop(self):
+        if self.process and self.process.poll() is None:
+            self.process.terminate()
+            return self.process.wait(30)
+        return None
+
+    def send(self, topic, key, value, headers=None):
+        self.producer.produce(topic, value, key, headers=headers or [])
+        self.producer.poll(0)
+
+    def telemetry(self, vehicle_id, sequence, **signals):
+        now = time.time_ns() // 1_000_000
+        record = Telemetry(vehicle_id, now, 1, sequence, signals or {"speed": float(sequence % 50)})
+        self.send(topics.TELEMETRY, vehicle_id, codec.encode_telemetry(record))
+        return now
+
+    def request(self, request_id, vehicle_id, kind, body, **more):
+        now = time.time_ns() // 1_000_000
+        record = {
+            "request_id": request_id,
+            "kind": kind,
+            "vehicle_id": vehicle_id,
+            "at": now,
+            "by": "test",
+            "body": body,
+            **more,
+        }
+        self.send(topics.REQUESTS, vehicle_id, codec.dump(record))
+        self.producer.flush()
+        reply = until(lambda: self.redis.get(f"reply:{request_id}"), f"no reply to {request_id}")
+        return orjson.loads(reply)
+
+    def presence(self, vehicle_id, state, session):
+        record = {
+            "vehicle_id": vehicle_id,
+            "state": state,
+            "session": session,
+            "at": session,
+            "shard": 0,
+            "attributes": {"fleet": "berlin"},
+        }
+        self.send(topics.PRESENCE, vehicle_id, codec.dump(record))
+
+    def twin(self, vehicle_id):
+        document = self.redis.hget(f"twin:{vehicle_id}", "d")
+        return orjson.loads(document) if document else None
+
+    def read(self, topic):
+        """Every record of a topic, from the beginning to its end as it is now."""
+        return read(self.kafka, topic)
+
+
+def read(bootstrap, topic):
+    consumer = Consumer({"bootstrap.servers": bootstrap, "group.id": "reader"})
+    try:
+        partitions = consumer.list_topics(topic, timeout=10).topics[topic].partitions
+        ends = {}
+        for number in partitions:
+            place = TopicPartition(topic, number, 0)
+            ends[number] = consumer.get_watermark_offsets(place, timeout=10)[1]
+        consumer.assign([TopicPartition(topic, n, 0) for n, end in ends.items() if end])
+        left = {n for n, end in ends.items() if end}
+        records = []
+        while left:
+            message = consumer.poll(10)
+            assert message is not None, f"{topic} did not give what it has"
+            assert message.error() is None
+            records.append(message)
+            if message.offset() + 1 >= ends[message.partition()]:
+                left.discard(message.partition())
+        return records
+    finally:
+        consumer.close()
+
+
+@pytest.fixture
+def bench(make_stack, tmp_path):
+    _, endpoints = make_stack(mqtt="amqtt", partitions=4)
+    made = Bench(endpoints, tmp_path)
+    yield made
+    made.stop()
+
+
+def test_kills_under_load_lose_nothing_and_apply_nothing_twice(bench):
+    """Revisions equal records per car after SIGKILLs in the middle of a stream."""
+    cars, rounds, kills = 20, 300, 3
+    bench.start()
+    sequence = 0
+    for part in range(kills + 1):
+        for _ in range(rounds // (kills + 1)):
+            sequence += 1
+            for car in range(cars):
+                bench.telemetry(f"car-{car}", sequence, speed=float(sequence % 50) + 0.5 * car)
+            bench.producer.poll(0.002)
+        bench.producer.flush()
+        if part < kills:
+            # Killed while it is at work: some of this part is applied, some is not.
+            until(
+                lambda s=sequence: (bench.twin("car-0") or {}).get("revision", 0) > s // 2,
+                "no start",
+            )
+            bench.kill()
+            bench.start()
+    last = {"car-%d" % car: sequence for car in range(cars)}
+    until(
+        lambda: all((bench.twin(v) or {"reported": {"speed": {"s": 0}}})["reported"]["speed"]["s"] == s
+                    for v, s in last.items()),
+        "not every last message is applied",
+    )  # fmt: skip
+    for vehicle_id in last:
+        twin = bench.twin(vehicle_id)
+        assert twin["revision"] == sequence, vehicle_id
+        partition = partition_of(vehicle_id.encode(), 4)
+        assert twin["applied"]["telemetry"][0] == partition
+    created = [orjson.loads(r.value()) for r in bench.read("changes")]
+    assert sorted(c["vehicle_id"] for c in created if c["kind"] == "created") == sorted(last)
+    assert bench.stop() == 0
+
+
+def test_poison_in_every_input_topic_goes_to_rejected_and_the_partition_goes_on(bench):
+    """One bad record never stops a partition; its bytes, place and reason are kept."""
+    bench.start()
+    bad = [
+        (topic, key, value)
+        for topic in (
+            "telemetry",
+            "presence",
+            "reported",
+            "outcomes",
+            "requests",
+            "scores",
+            "deliveries",
+        )
+        for key, value in (
+            (b"car-1", b"\xff\xfe"),
+            (b"car-1", b"{}"),
+            (None, b"x"),
+            (b"car-1", None),
+        )
+    ]
+    for topic, key, value in bad:
+        bench.producer.produce(topic, value, key)
+    for partition in range(4):
+        bench.producer.produce("telemetry", b"\0" * 1000, b"k", partition)
+    bench.telemetry("car-1", 1, speed=12.5)
+    bench.producer.flush()
+    twin = until(lambda: bench.twin("car-1"), "the good record behind the bad ones is not applied")
+    assert twin["reported"]["speed"]["v"] == 12.5
+    rejected = until(
+        lambda: (r := bench.read("rejected")) and len(r) >= len(bad) + 4 and r,
+        "not all are rejected",
+    )
+    assert len(rejected) == len(bad) + 4
+    for record in rejected:
+        headers = dict(record.headers())
+        assert headers["reason"]
+        assert headers["detail"]
+        assert headers["source"].startswith(b"kafka:")
+    assert sorted(str(r.value()) for r in rejected if r.value() != b"\0" * 1000) == sorted(
+        str(value) for _, _, value in bad
+    )
+
+
+def test_a_command_goes_its_way_and_every_step_is_told(bench):
+    """queued -> sent -> delivered -> succeeded, in Redis, ledger and downlink, under one id."""
+    bench.start()
+    bench.telemetry("car-1", 1)
+    bench.presence("car-1", "online", 1_790_000_000_000)
+    bench.producer.flush()
+    until(
+        lambda: (bench.twin("car-1") or {}).get("presence", {}).get("state") == "online",
+        "not online",
+    )
+    command_id = ids.command_id("car-1", time.time_ns() // 1_000_000, "x")
+    body = {"id": command_id, "name": "ping", "args": {}, "ttl_s": 60, "lane": "default"}
+    reply = bench.request("r1", "car-1", "command", body)
+    assert reply["status"] == 201
+    downlinks = until(lambda: bench.read("downlink"), "nothing for the car")
+    downlink = orjson.loads(downlinks[0].value())
+    assert (downlink["kind"], downlink["payload"]["id"]) == ("command", command_id)
+    delivery = {
+        "id": downlink["id"], "kind": "command", "vehicle_id": "car-1", "ref": command_id,
+        "session": downlink["session"], "state": "sent", "at": 1,
+    }  # fmt: skip
+    bench.send(topics.DELIVERIES, "car-1", codec.dump(delivery))
+    for state in ("received", "accepted", "running", "succeeded"):
+        outcome = {"vehicle_id": "car-1", "command_id": command_id, "state": state, "at": 2}
+        bench.send(topics.OUTCOMES, "car-1", codec.dump(outcome))
+    bench.producer.flush()
+
+    def final():
+        entry = orjson.loads(bench.redis.get(f"command:{command_id}"))
+        return entry if entry["state"] == "succeeded" else None
+
+    entry = until(final, "the command did not succeed")
+    # Deliveries and outcomes are two topics: which is read first is open, the order of states is not.
+    states = [step["state"] for step in entry["history"]]
+    assert states in (
+        ["queued", "sent", "delivered", "accepted", "running", "succeeded"],
+        ["queued", "delivered", "accepted", "running", "succeeded"],
+    )
+    ledger = [orjson.loads(r.value()) for r in bench.read("ledger")]
+    assert ledger[-1] == entry
+    assert bench.twin("car-1")["commands"]["open"] == []
+
+
+def test_a_restart_restores_twins_ledger_and_view_from_kafka(bench):
+    """With Redis emptied and the worker new, everything is there again from the changelogs."""
+    bench.start()
+    bench.telemetry("car-1", 1, speed=7.5)
+    bench.producer.flush()
+    until(lambda: bench.twin("car-1"), "no twin")
+    body = {"id": ids.command_id("car-1", 10**12, "y"), "name": "ping", "args": {}, "ttl_s": 60}
+    more = {"idempotency_key": "k", "body_hash": "h"}
+    first = bench.request("r1", "car-1", "command", {**body, "lane": "default"}, **more)
+    bench.kill()
+    bench.redis.flushall()
+    bench.start()
+    twin = until(lambda: bench.twin("car-1"), "the view was not rebuilt")
+    assert twin["reported"]["speed"]["v"] == 7.5
+    assert bench.redis.hgetall("count:presence") == {b"unknown": b"1"}
+    again = {**body, "id": ids.command_id("car-1", 10**12, "z"), "lane": "default"}
+    second = bench.request("r2", "car-1", "command", again, **more)
+    assert second["body"]["id"] == first["body"]["id"]
+    other = bench.request("r3", "car-1", "command", again, idempotency_key="k", body_hash="other")
+    assert (other["status"], other["code"]) == (409, "idempotency_conflict")
+
+
+def test_a_deadline_comes_back_as_a_record_even_after_a_restart(bench):
+    """A command expires although the worker was killed before its time came."""
+    bench.start()
+    bench.telemetry("car-1", 1)
+    bench.producer.flush()
+    until(lambda: bench.twin("car-1"), "no twin")
+    command_id = ids.command_id("car-1", time.time_ns() // 1_000_000, "x")
+    body = {"id": command_id, "name": "ping", "args": {}, "ttl_s": 1, "lane": "default"}
+    assert bench.request("r1", "car-1", "command", body)["status"] == 201
+    bench.kill()
+    bench.start()
+
+    def expired():
+        entry = bench.redis.get(f"command:{command_id}")
+        return entry and orjson.loads(entry)["state"] == "expired"
+
+    until(expired, "the command did not expire")
+    deadlines = [orjson.loads(r.value()) for r in bench.read("requests")]
+    assert any(d["kind"] == "deadline" and d["body"]["ref"] == command_id for d in deadlines)
+
+
+def test_the_view_waits_for_redis_and_loses_nothing(make_stack, tmp_path):
+    """With Redis away the worker holds back, keeps its place, and goes on by itself."""
+    stack, endpoints = make_stack(mqtt="amqtt", partitions=2)
+    bench = Bench(endpoints, tmp_path)
+    try:
+        bench.start()
+        bench.telemetry("car-1", 1)
+        bench.producer.flush()
+        until(lambda: bench.twin("car-1"), "no twin")
+        server = next(child for child in stack.children() if child.name == "redis")
+        os.kill(server.pid, signal.SIGSTOP)
+        for sequence in range(2, 30):
+            bench.telemetry("car-1", sequence)
+        bench.producer.flush()
+        os.kill(server.pid, signal.SIGCONT)
+        until(lambda: bench.twin("car-1")["revision"] == 29, "not all came after Redis was back")
+    finally:
+        bench.stop()

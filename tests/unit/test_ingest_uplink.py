@@ -1,0 +1,184 @@
+"""The uplink between a connection and Kafka, with a producer whose reports the test holds back."""
+
+import asyncio
+import json
+
+import pytest
+from confluent_kafka import KafkaError, KafkaException
+
+from ingest import uplink as module
+from ingest.errors import KafkaRefused
+from ingest.outbox import Outbox
+from ingest.packets import Publish
+from ingest.uplink import Uplink
+from twin.kit import metrics
+from twin.kit.clock import FakeClock
+
+
+class HeldProducer:
+    """A Kafka producer that reports deliveries only when the test says so."""
+
+    def __init__(self):
+        self.records = []
+        self.refusal = None
+
+    def produce(self, topic, value, key, *, on_delivery, headers):
+        if self.refusal is not None:
+            raise self.refusal
+        self.records.append((topic, key, value, on_delivery))
+
+    def poll(self, timeout):
+        return 0
+
+    def report(self, number, error=None):
+        self.records[number][3](error, None)
+
+
+class Receipts:
+    """Receipts that remember the order in which they were given back."""
+
+    def __init__(self):
+        self.acked = []
+
+    def __call__(self, name):
+        receipt = type("Receipt", (), {})()
+        receipt.ack = lambda: self.acked.append(name)
+        return receipt
+
+
+def total(counter):
+    return sum(
+        sample.value for sample in counter.collect()[0].samples if sample.name.endswith("_total")
+    )
+
+
+def account(outbox):
+    counters = (metrics.UPLINK_RECEIVED, metrics.UPLINK_PRODUCED, metrics.UPLINK_REJECTED)
+    return *(total(counter) for counter in counters), len(outbox)
+
+
+def playing(play):
+    """Run `play(uplink, producer, outbox, receipts)` in a loop."""
+
+    async def run():
+        producer, receipts = HeldProducer(), Receipts()
+        outbox = Outbox(producer)
+        try:
+            return await play(Uplink(outbox, "enforce", FakeClock()), producer, outbox, receipts)
+        finally:
+            outbox.close()
+
+    return asyncio.run(run())
+
+
+GOOD = Publish("vehicles/car-1/telemetry", b'{"coolant_temp":91}')
+BAD = Publish("vehicles/car-1/telemetry", b"{")
+LOST = Publish("nowhere", b"{}")
+
+
+def test_a_receipt_is_given_back_only_when_kafka_has_the_record():
+    """PUBACK may follow the delivery report, for accepted and rejected messages alike."""
+
+    async def play(uplink, producer, outbox, receipts):
+        uplink.receive(0, GOOD, receipts("good"))
+        uplink.receive(0, BAD, receipts("bad"))
+        assert [record[0] for record in producer.records] == ["telemetry", "rejected"]
+        assert receipts.acked == []
+        producer.report(1)
+        assert receipts.acked == ["bad"]
+        producer.report(0)
+        assert receipts.acked == ["bad", "good"]
+
+    playing(play)
+
+
+def test_the_account_balances_after_every_step():
+    """received = produced + rejected + in flight, whatever has come and gone."""
+
+    async def play(uplink, producer, outbox, receipts):
+        before = account(outbox)
+
+        def balanced():
+            received, produced, rejected, flying = (
+                now - then for now, then in zip(account(outbox), before, strict=True)
+            )
+            assert received == produced + rejected + flying
+            return received, produced, rejected, flying
+
+        for message in (GOOD, BAD, LOST, GOOD):
+            uplink.receive(0, message, receipts(""))
+            balanced()
+        assert balanced() == (4, 0, 0, 4)
+        for number in (3, 1, 2, 0):
+            producer.report(number)
+            balanced()
+        assert balanced() == (4, 2, 2, 0)
+
+    playing(play)
+
+
+def test_records_of_a_car_are_produced_in_the_order_of_receipt():
+    """Kinds and cars interleave; what is produced has the order of what was received."""
+
+    async def play(uplink, producer, outbox, receipts):
+        for number in range(6):
+            leaf = ("telemetry", "status")[number % 2]
+            payload = {"session": number, "coolant_temp": 1, "state": "offline"}
+            if leaf == "telemetry":
+                del payload["state"]
+            topic = f"vehicles/car-{number % 3}/{leaf}"
+            uplink.receive(1, Publish(topic, json.dumps(payload).encode()), receipts(number))
+        assert [key for _, key, _, _ in producer.records] == [b"car-%d" % (n % 3) for n in range(6)]
+
+    playing(play)
+
+
+def test_a_record_kafka_will_never_take_ends_the_process_without_its_receipt():
+    """A delivery error fails the outbox and the message is never acknowledged."""
+
+    async def play(uplink, producer, outbox, receipts):
+        uplink.receive(0, GOOD, receipts("good"))
+        producer.report(0, KafkaError(KafkaError.TOPIC_AUTHORIZATION_FAILED, "no right"))
+        with pytest.raises(KafkaRefused, match="telemetry: no right"):
+            await asyncio.wait_for(outbox.drained(), 5)
+        assert receipts.acked == []
+        assert len(outbox) == 1
+
+    playing(play)
+
+
+@pytest.mark.parametrize(
+    "refusal", [BufferError("full"), KafkaException(KafkaError(KafkaError._FATAL, "fenced"))]
+)
+def test_a_producer_that_takes_nothing_is_a_named_error(refusal):
+    """A full queue or a fatal producer raises `KafkaRefused`, which ends the process."""
+
+    async def play(uplink, producer, outbox, receipts):
+        producer.refusal = refusal
+        with pytest.raises(KafkaRefused):
+            uplink.receive(0, GOOD, receipts("good"))
+        assert receipts.acked == []
+        assert len(outbox) == 0
+
+    playing(play)
+
+
+def test_numbers_given_by_the_bridge_grow_over_a_restart():
+    """Telemetry without sequence gets larger numbers from a later process than from an earlier."""
+    clock = FakeClock()
+
+    def number():
+        async def play():
+            producer = HeldProducer()
+            outbox = Outbox(producer)
+            module.Uplink(outbox, "enforce", clock).receive(0, GOOD, Receipts()(""))
+            outbox.close()
+            return producer.records[0][2]
+
+        return module.topics.TELEMETRY, asyncio.run(play())
+
+    from twin.wire.codec import decode_telemetry
+
+    first = decode_telemetry(number()[1]).sequence
+    clock.advance(1)
+    assert decode_telemetry(number()[1]).sequence == first + 1000

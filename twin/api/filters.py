@@ -1,0 +1,139 @@
+"""`filter=health eq alarm and coolant_temp gt 110`: conditions on indexed fields. Pure.
+
+    filter = condition *(" and " condition);  condition = field op value
+    op     = eq | ne | gt | ge | lt | le;     value = a word, or "text in quotes" (JSON escapes)
+
+Only indexed fields can be asked for, so that a list never has to read whole documents. A signal
+that a car does not have fulfils no condition but `ne`.
+"""
+
+import math
+import operator
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final, get_args
+
+import orjson
+
+from twin.api.problems import Problem
+from twin.wire.catalogue import INDEXED
+from twin.wire.keys import COUNTED
+from twin.wire.records import HealthState, PresenceState
+
+MAX_CHARS: Final = 1000
+FIELDS: Final = (*COUNTED, *INDEXED)
+SORTS: Final = ("vehicle_id", "-vehicle_id")
+
+_WORDS: Final[dict[str, tuple[str, ...]]] = {
+    "presence": get_args(PresenceState),
+    "health": get_args(HealthState),
+}
+_OPERATORS: Final[dict[str, Callable[[Any, Any], bool]]] = {
+    "eq": operator.eq,
+    "ne": operator.ne,
+    "gt": operator.gt,
+    "ge": operator.ge,
+    "lt": operator.lt,
+    "le": operator.le,
+}
+_TOKEN: Final = re.compile(r'\s*(?:("(?:[^"\\]|\\.)*")|([^\s"]+))(?=\s|$)')
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """One comparison; `value` is a number for signals, text otherwise."""
+
+    field: str
+    op: str
+    value: str | float
+
+    def holds(self, index: Mapping[str, Any]) -> bool:
+        """Whether the indexed values of a twin fulfil it."""
+        actual = index.get(self.field)
+        if actual is None:
+            return self.op == "ne"
+        wanted = self.value
+        if isinstance(wanted, str):
+            # Firmware "900" is older than "2000": text that is a number on both sides is compared
+            # as one, other text by code points.
+            actual = str(actual)
+            numbers = (_number(actual), _number(wanted))
+            if self.op not in ("eq", "ne") and None not in numbers:
+                return _OPERATORS[self.op](*numbers)
+        return _OPERATORS[self.op](actual, wanted)
+
+
+def parse(text: str) -> tuple[Condition, ...]:
+    """Read the parameter; raises `Problem` invalid_filter naming what is accepted."""
+    if len(text) > MAX_CHARS:
+        raise _refused(f"filter of {len(text)} characters; at most {MAX_CHARS} are accepted")
+    words = _tokens(text)
+    conditions = []
+    for start in range(0, len(words), 4):
+        group = words[start : start + 4]
+        last = start + 4 >= len(words)
+        if len(group) < 3 or (last and len(group) == 4) or (not last and group[3] != "and"):
+            raise _refused(
+                f"filter {text[:200]!r} is not accepted: conditions <field> <op> <value> joined by"
+                " ' and ', like health eq alarm and coolant_temp gt 110"
+            )
+        conditions.append(_condition(*group[:3]))
+    if not conditions:
+        raise _refused("filter is empty; leave it out or give a condition like health eq alarm")
+    return tuple(conditions)
+
+
+def descending(sort: str) -> bool:
+    """Whether the ids are listed backwards; raises `Problem` invalid_sort."""
+    if sort not in SORTS:
+        raise Problem(
+            "invalid_sort", f"sort={sort[:80]!r} is not accepted; sortable: {', '.join(SORTS)}"
+        )
+    return sort.startswith("-")
+
+
+def _condition(field: str, op: str, value: str) -> Condition:
+    if field not in FIELDS:
+        raise _refused(f"{field[:80]!r} cannot be filtered by; indexed fields: {', '.join(FIELDS)}")
+    words = _WORDS.get(field)
+    accepted = ("eq", "ne") if words else tuple(_OPERATORS)
+    if op not in accepted:
+        raise _refused(f"{field} {op[:20]!r}: operators accepted here: {', '.join(accepted)}")
+    quoted = value.startswith('"')
+    try:
+        text: str = orjson.loads(value) if quoted else value
+    except orjson.JSONDecodeError as error:
+        raise _refused(f"{value[:80]} is no text in quotes with JSON escapes") from error
+    if words and text not in words:
+        raise _refused(f"{field} is never {text[:80]!r}; values: {', '.join(words)}")
+    if field in INDEXED:
+        number = None if quoted else _number(text)
+        if number is None:
+            raise _refused(f"{field} is compared with {value[:80]!r}; a number is accepted")
+        return Condition(field, op, number)
+    return Condition(field, op, text)
+
+
+def _tokens(text: str) -> list[str]:
+    words, at, end = [], 0, len(text.rstrip())
+    while at < end:
+        match = _TOKEN.match(text, at)
+        if match is None:
+            raise _refused(f"filter {text[:200]!r} cannot be read from character {at + 1} on")
+        words.append(match[1] or match[2])
+        at = match.end()
+    return words
+
+
+def _number(text: str) -> float | None:
+    try:
+        number = float(text)
+    except ValueError:
+        return None
+    # Python alone reads "1_0" as ten.
+    return number if math.isfinite(number) and "_" not in text else None
+
+
+def _refused(detail: str) -> Problem:
+    return Problem("invalid_filter", detail)

@@ -1,0 +1,58 @@
+"""Whether this process can serve: Redis answers, and Kafka knows the topic of requests.
+
+Checked in the background, so that probes cost nothing and cannot be used to load Redis or Kafka;
+an old result counts as not ready, because then the event loop itself is stuck.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import Final
+
+from twin.api.reader import Reader, StoreUnavailable
+from twin.kit import logs
+
+log = logs.get(__name__)
+
+EVERY_S: Final = 1.0
+_OLD_S: Final = 15.0
+
+
+class Readiness:
+    """Faults by part; empty means ready."""
+
+    def __init__(self, reader: Reader, log_fault: Callable[[], str | None]) -> None:
+        self._reader = reader
+        self._log_fault = log_fault
+        self._faults: dict[str, str] = {"api": "not checked yet"}
+        self._checked = time.monotonic()
+
+    def faults(self) -> dict[str, str]:
+        """What is not ready and why."""
+        age = time.monotonic() - self._checked
+        if age > _OLD_S:
+            return {"api": f"not checked for {age:.0f} s"}
+        return self._faults
+
+    async def run(self) -> None:
+        """Check for ever."""
+        while True:
+            await self.check()
+            await asyncio.sleep(EVERY_S)
+
+    async def check(self) -> None:
+        """Check now."""
+        faults: dict[str, str] = {}
+        try:
+            await self._reader.ping()
+        except StoreUnavailable as error:
+            faults["redis"] = str(error)
+        kafka = await asyncio.to_thread(self._log_fault)
+        if kafka is not None:
+            faults["kafka"] = kafka
+        if faults != self._faults:
+            if faults:
+                log.warning("not ready", **faults)
+            else:
+                log.info("ready")
+        self._faults, self._checked = faults, time.monotonic()

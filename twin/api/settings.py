@@ -1,0 +1,16 @@
+"""Settings of the API process."""
+
+from pydantic import Field
+
+from twin.kit.settings import Port, Settings
+
+
+class ApiSettings(Settings):
+    """Read once by `python -m twin api`."""
+
+    api_host: str = Field(default="127.0.0.1", description="address the API listens on")
+    api_port: Port = Field(default=8080, description="HTTP port of the API; 0 = any free one")
+    redis_url: str = Field(default="redis://127.0.0.1:6379/0", description="Redis of the view")
+    api_wait_s: float = Field(
+        default=5.0, gt=0, le=60, description="longest wait for an owner's decision or a token, s"
+    )

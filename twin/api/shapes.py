@@ -1,0 +1,111 @@
+"""OpenAPI schemas of what is answered, made from the records' own types and the catalogue.
+
+Answers go out as stored, so these models serve documentation only; being made from
+`twin.wire.records` they cannot differ from it.
+"""
+
+from functools import cache
+from typing import Any, NotRequired, TypedDict, get_args, get_origin, get_type_hints
+
+from pydantic import BaseModel, ConfigDict, create_model
+from typing_extensions import is_typeddict
+
+from twin.wire import records
+from twin.wire.catalogue import SIGNALS
+
+
+@cache
+def shape(record: type) -> type[BaseModel]:
+    """A pydantic model of a TypedDict, nested ones included."""
+    hints = get_type_hints(record)
+    required: frozenset[str] = record.__required_keys__  # type: ignore[attr-defined]
+    members: dict[str, Any] = {
+        name: (_translated(hint), ... if name in required else None) for name, hint in hints.items()
+    }
+    model: type[BaseModel] = create_model(
+        record.__name__, __config__=_config(record), __doc__=record.__doc__, **members
+    )
+    return model
+
+
+def _translated(hint: Any) -> Any:
+    if is_typeddict(hint):
+        return shape(hint)
+    origin = get_origin(hint)
+    if origin in (list, dict):
+        return origin[tuple(_translated(argument) for argument in get_args(hint))]
+    return hint
+
+
+def _config(record: type) -> ConfigDict:
+    return ConfigDict(json_schema_extra=_signals) if record is records.Twin else ConfigDict()
+
+
+def _signals(schema: dict[str, Any]) -> None:
+    """Name the catalogue's signals under `reported`, with unit and range."""
+    schema["properties"]["reported"] = {
+        "type": "object",
+        "title": "Reported",
+        "description": "Last value of each signal that the car has; v in the signal's unit",
+        "additionalProperties": False,
+        "properties": {
+            s.name: {
+                "allOf": [{"$ref": "#/components/schemas/SignalValue"}],
+                "description": f"{s.unit}; {s.low:g} to {s.high:g}; VSS {s.vss}",
+            }
+            for s in SIGNALS
+        },
+    }
+
+
+class DesiredView(TypedDict):
+    """What is wanted of a car, and what of it the car has not confirmed (`delta`)."""
+
+    version: int
+    properties: dict[str, Any]
+    status: dict[str, records.PropertyStatus]
+    delta: dict[str, Any]
+
+
+class TwinPage(TypedDict):
+    """One page of twins; `next_cursor` is null on the last."""
+
+    items: list[records.Twin]
+    next_cursor: str | None
+
+
+class CommandPage(TypedDict):
+    """One page of commands; `next_cursor` is null on the last."""
+
+    items: list[records.Command]
+    next_cursor: str | None
+
+
+class Alarm(TypedDict):
+    """A vehicle in alarm, since when (ms)."""
+
+    vehicle_id: str
+    since: int
+
+
+class Fleet(TypedDict):
+    """Numbers of twins, in total and by value; the newest alarms."""
+
+    total: int
+    presence: dict[str, int]
+    health: dict[str, int]
+    fleet: dict[str, int]
+    model: dict[str, int]
+    firmware: dict[str, int]
+    alarms: list[Alarm]
+
+
+class ProblemDocument(TypedDict):
+    """RFC 9457; `code` is stable (GET /v1/problems lists them), `detail` is one sentence."""
+
+    type: str
+    title: str
+    status: int
+    code: str
+    detail: str
+    instance: NotRequired[str]

@@ -1,0 +1,70 @@
+"""Attributes: what a vehicle is (fleet, model, firmware, vin, ..), as text by name.
+
+The car says its own with each birth, over what is known; the API replaces all of them. Whoever spoke
+last is right.
+"""
+
+from collections.abc import Mapping
+
+from twin.effects import Refusal
+from twin.state import Limits
+from twin.step import Step
+from twin.wire.errors import Invalid
+from twin.wire.records import Request
+
+
+def read(request: Request, limits: Limits) -> dict[str, str]:
+    """The attributes that a request wants set. Raises `Refusal`."""
+    value = request["body"].get("value")
+    if not isinstance(value, dict):
+        raise Refusal(
+            400, "bad_request", f"attributes is {type(value).__name__}; a JSON object is accepted"
+        )
+    if len(value) > limits.attributes:
+        raise Refusal(
+            413,
+            "document_too_large",
+            f"{len(value)} attributes; at most {limits.attributes} are accepted",
+        )
+    for name, text in value.items():
+        if not isinstance(text, str) or len(text.encode()) > limits.attribute_bytes:
+            raise Refusal(
+                400,
+                "bad_request",
+                f"attribute {name[:40]!r} is {str(text)[:40]!r}; text of at most"
+                f" {limits.attribute_bytes} bytes is accepted",
+            )
+        if len(name.encode()) > limits.key_bytes:
+            raise Refusal(
+                400,
+                "key_too_long",
+                f"attribute {name[:40]!r}.. has a name of {len(name.encode())} bytes;"
+                f" at most {limits.key_bytes} are accepted",
+            )
+    return value
+
+
+def replace(step: Step, attributes: Mapping[str, str], by: str) -> None:
+    """Set all attributes; those not named are gone."""
+    if step.twin["attributes"] != attributes:
+        step.twin["attributes"] = dict(attributes)
+        step.change("attributes", {"attributes": dict(attributes), "op": "put", "by": by})
+
+
+def merge(step: Step, attributes: Mapping[str, str]) -> None:
+    """What the car says of itself, over what is known; too many are told on `rejected`."""
+    before = step.twin["attributes"]
+    new = {name: text for name, text in attributes.items() if before.get(name) != text}
+    if not new:
+        return
+    merged = {**before, **new}
+    most = step.context.limits.attributes
+    if len(merged) > most:
+        step.effects.rejected = Invalid(
+            f"attributes {', '.join(new)[:100]} would make {len(merged)} of the twin; at most {most}"
+            " are accepted (the status itself was applied)",
+            reason="limit_reached",
+        )
+        return
+    step.twin["attributes"] = merged
+    step.change("attributes", {"attributes": new, "op": "merge", "by": "car"})

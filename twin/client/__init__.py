@@ -1,0 +1,7 @@
+"""Clients of cartwin, sans-I/O as far as they go: whoever has the connection carries the bytes.
+
+* car        a car's MQTT protocol: status, telemetry, configuration, commands
+* config     the desired properties a car knows
+* commands   what a car does with a command
+* replay_*   recorded cars
+"""

@@ -1,0 +1,127 @@
+"""Telemetry of many cars over one MQTT connection a shard, at QoS 1.
+
+MQTT 3.1.1, which every broker speaks. A car always goes to the same connection, so its order is
+kept. paho's network thread sends, counts acknowledgements and, after a lost connection, sends again
+what was not acknowledged. How much may be under way is the caller's bound: paho's queue has none.
+"""
+
+import threading
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Any, Final, Self
+from urllib.parse import unquote, urlsplit
+
+import paho.mqtt.client as mqtt
+from paho.mqtt.enums import CallbackAPIVersion
+
+from twin.wire.errors import CartwinError
+from twin.wire.partition import partition_of
+from twin.wire.topics import mqtt_topic
+
+CONNECT_TIMEOUT_S: Final = 10.0
+# MQTT numbers messages under way with 16 bits.
+MAX_WINDOW: Final = 65_535
+
+
+class MqttUnavailable(CartwinError):
+    """A broker cannot be reached, or refuses us."""
+
+
+class Publisher:
+    """Publishes telemetry until closed.
+
+    `window`: most messages that the caller leaves unacknowledged.
+    Entering connects; raises `MqttUnavailable` naming address and reason.
+    """
+
+    def __init__(self, urls: Sequence[str], window: int) -> None:
+        self._connections = [_Connection(url, window) for url in urls]
+
+    def __enter__(self) -> Self:
+        try:
+            for connection in self._connections:
+                connection.open()
+        except BaseException:
+            self._close()
+            raise
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._close()
+
+    @property
+    def acknowledged(self) -> int:
+        """Messages that a broker took."""
+        return sum(connection.acknowledged for connection in self._connections)
+
+    @property
+    def faults(self) -> list[str]:
+        """One sentence for each connection that is lost now."""
+        return [one.fault for one in self._connections if one.fault is not None]
+
+    def telemetry(self, vehicle_id: str, payload: bytes) -> None:
+        """Send one message of one car; returns at once."""
+        connection = self._connections[partition_of(vehicle_id.encode(), len(self._connections))]
+        connection.client.publish(mqtt_topic(vehicle_id, "telemetry"), payload, qos=1)
+
+    def _close(self) -> None:
+        for connection in self._connections:
+            connection.client.disconnect()
+            connection.client.loop_stop()
+
+
+class _Connection:
+    """One paho client and what it learned."""
+
+    def __init__(self, url: str, window: int) -> None:
+        parts = urlsplit(url)
+        try:
+            port = parts.port or 1883
+        except ValueError:
+            port = 0
+        if parts.scheme != "mqtt" or not parts.hostname or not port:
+            raise MqttUnavailable(
+                f"MQTT address {url!r} is not accepted: mqtt://[user:password@]host:port"
+            )
+        self._host, self._port = parts.hostname, port
+        self._answered = threading.Event()
+        self.fault: str | None = None
+        self.acknowledged = 0
+        self.client = mqtt.Client(CallbackAPIVersion.VERSION2, protocol=mqtt.MQTTv311)
+        if parts.username:
+            self.client.username_pw_set(unquote(parts.username), unquote(parts.password or ""))
+        self.client.max_inflight_messages_set(min(window, MAX_WINDOW))
+        self.client.reconnect_delay_set(1, 5)
+        self.client.on_connect = self._on_connect
+        self.client.on_disconnect = self._on_disconnect
+        self.client.on_publish = self._on_publish
+
+    def open(self) -> None:
+        try:
+            self.client.connect(self._host, self._port)
+        except OSError as error:
+            raise MqttUnavailable(f"no MQTT broker answers at {self._where}: {error}") from None
+        self.client.loop_start()
+        if not self._answered.wait(CONNECT_TIMEOUT_S):
+            self.fault = f"{self._where} did not answer within {CONNECT_TIMEOUT_S:.0f} s"
+        if self.fault is not None:
+            raise MqttUnavailable(f"MQTT broker {self.fault}")
+
+    @property
+    def _where(self) -> str:
+        return f"{self._host}:{self._port}"
+
+    def _on_connect(self, _c: Any, _u: Any, _flags: Any, reason: Any, _properties: Any) -> None:
+        self.fault = f"{self._where} refuses us: {reason}" if reason.is_failure else None
+        self._answered.set()
+
+    def _on_disconnect(self, _c: Any, _u: Any, _flags: Any, reason: Any, _properties: Any) -> None:
+        self.fault = self.fault or f"{self._where} is not connected: {reason}"
+
+    def _on_publish(self, _c: Any, _u: Any, _mid: int, _reason: Any, _properties: Any) -> None:
+        self.acknowledged += 1

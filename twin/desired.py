@@ -1,0 +1,284 @@
+"""Desired against config: what is wanted of a car, what it confirmed, and what is left (`delta`).
+
+    request desired -> properties, version + 1 -> delta -> to the car when online
+    delivery sent   -> pending properties are sent
+    reported        -> config -> delta again -> acked | diverged
+
+The delta is always computed, never kept by hand. Each property of it is said to the car once per
+session and version, whatever makes it differ. `expired` (unconfirmed for too long) is a notice like
+a command's overdue: the property is still wanted and said again, and a late confirmation wins.
+"""
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from twin.effects import Refusal
+from twin.patch import check_shape, difference, equal, merge_patch
+from twin.state import size
+from twin.step import Step
+from twin.wire.errors import Reason, TooLarge
+from twin.wire.records import (
+    Confirmed,
+    Delivery,
+    Desired,
+    PropertyState,
+    PropertyStatus,
+    Reported,
+    Request,
+    Twin,
+)
+
+ASKED: Final = 16
+"""Keyed requests remembered per twin; the API's stored replies answer older ones."""
+
+_OPEN: Final[tuple[PropertyState, ...]] = ("pending", "sent")
+_REASONS: Final[dict[str, Reason]] = {"too_deep": "too_deep", "document_too_large": "too_large"}
+
+
+def on_request(step: Step, request: Request) -> tuple[int, dict[str, Any]]:
+    """Decide a PATCH or PUT; status and body of the answer. Raises `Refusal` and changes nothing."""
+    if _asked_before(step, request):
+        step.effects.outdated = True
+        return 200, view(step)
+    operation, value = _read(step, request)
+    twin, desired = step.twin, step.twin["desired"]
+    wanted = request.get("if_match")
+    if wanted is not None and wanted != desired["version"]:
+        raise Refusal(
+            412,
+            "version_mismatch",
+            f"desired is at version {desired['version']}, not {wanted}",
+            {"version": desired["version"]},
+        )
+    # A merge patch of nothing drops nulls, which desired cannot hold: null means not wanted.
+    properties = merge_patch(desired["properties"] if operation == "patch" else {}, value)
+    delta = difference(properties, twin["config"])
+    after: Desired = {
+        **desired,
+        "version": desired["version"] + 1,
+        "properties": properties,
+    }
+    after["status"] = _asserted(step, after, delta, value)
+    _remember(after, request)
+    _fit(step, {"desired": after, "delta": delta})
+    twin["desired"], twin["delta"] = after, delta
+    step.change(
+        "desired",
+        {
+            "version": after["version"],
+            "op": operation,
+            "value": value,
+            "by": request["by"],
+            "status": {n: s["state"] for n, s in after["status"].items() if n in value},
+        },
+    )
+    if delta:
+        step.arm("desired", str(after["version"]), step.at + step.context.desired_ttl_ms)
+    offer(step)
+    return 200, view(step)
+
+
+def on_reported(step: Step, record: Reported) -> None:
+    """The car confirms configuration; older than what is known (session, sequence) is ignored."""
+    twin, properties = step.twin, record["properties"]
+    last = twin.get("confirmed")
+    if last and (record["session"], record["sequence"]) <= (last["session"], last["sequence"]):
+        step.effects.outdated = True
+        return
+    try:
+        check_shape(properties, "reported", step.context.limits)
+        config = merge_patch(twin["config"], properties)
+        delta = difference(twin["desired"]["properties"], config)
+        _fit(step, {"config": config, "delta": delta})
+    except Refusal as refusal:
+        step.effects.rejected = TooLarge(
+            refusal.detail, reason=_REASONS.get(refusal.code, "limit_reached")
+        )
+        return
+    confirmed = Confirmed(
+        event_time=record["event_time"],
+        session=record["session"],
+        sequence=record["sequence"],
+        offset=step.why["offset"],
+    )
+    if "desired_version" in record:
+        confirmed["desired_version"] = record["desired_version"]
+    same = equal(config, twin["config"])
+    twin["config"], twin["delta"], twin["confirmed"] = config, delta, confirmed
+    step.effects.changed = True
+    if not same:
+        what: dict[str, Any] = {"properties": properties}
+        if "desired_version" in record:
+            what["desired_version"] = record["desired_version"]
+        step.change("config", what)
+    _confirm(step, record)
+    offer(step)
+
+
+def on_delivery(step: Step, record: Delivery) -> None:
+    """The broker took the delta of a version: what was pending up to it is sent."""
+    desired = step.twin["desired"]
+    states: dict[str, PropertyState] = {}
+    if record["state"] == "sent" and record["ref"].isdecimal():
+        version = int(record["ref"])
+        states = {
+            name: "sent"
+            for name, status in desired["status"].items()
+            if status["state"] == "pending" and status["version"] <= version
+        }
+    _set_states(step, states)
+
+
+def on_deadline(step: Step, ref: str, due: int) -> None:
+    """Properties last asked for in version `ref` and still unconfirmed are expired."""
+    until = {
+        name: end for name, (version, end) in open_until(step.twin).items() if str(version) == ref
+    }
+    _set_states(step, {name: "expired" for name, end in until.items() if end <= due})
+    later = [end for end in until.values() if end > due]
+    if later:
+        step.arm("desired", ref, min(later))
+
+
+def open_until(twin: Twin) -> dict[str, tuple[int, int]]:
+    """Unconfirmed properties: version that asked for them, and when they expire (ms)."""
+    return {
+        name: (status["version"], status["until"])
+        for name, status in twin["desired"]["status"].items()
+        if status["state"] in _OPEN and "until" in status
+    }
+
+
+def offer(step: Step) -> None:
+    """Say the delta to an online car, if it has parts not yet said in this session and version."""
+    desired, delta = step.twin["desired"], step.twin["delta"]
+    if not delta or not step.online:
+        return
+    session, version = step.twin["presence"]["session"], desired["version"]
+    offered = desired.get("offered")
+    said: list[str] = []
+    if offered and offered["version"] == version and offered["session"] == session:
+        said = offered["keys"]
+    if all(name in said for name in delta):
+        return
+    keys = list(dict.fromkeys([*said, *delta]))
+    step.twin["desired"] = {
+        **desired,
+        "offered": {"version": version, "session": session, "keys": keys},
+    }
+    step.send("desired", str(version), {"version": version, "delta": delta})
+
+
+def view(step: Step) -> dict[str, Any]:
+    """What a reader of `desired` gets."""
+    desired = step.twin["desired"]
+    return {
+        "version": desired["version"],
+        "properties": desired["properties"],
+        "status": desired["status"],
+        "delta": step.twin["delta"],
+    }
+
+
+def _read(step: Step, request: Request) -> tuple[str, dict[str, Any]]:
+    operation, value = request["body"].get("op"), request["body"].get("value")
+    if operation not in ("patch", "put"):
+        raise Refusal(
+            400, "bad_request", f"op is {str(operation)[:40]!r}; patch or put is accepted"
+        )
+    if not isinstance(value, dict):
+        raise Refusal(
+            400, "bad_request", f"desired is {type(value).__name__}; a JSON object is accepted"
+        )
+    check_shape(value, "desired", step.context.limits)
+    return operation, value
+
+
+def _asked_before(step: Step, request: Request) -> bool:
+    asked = step.twin["desired"].get("asked", {})
+    if request["request_id"] not in asked:
+        return False
+    if asked[request["request_id"]] != request.get("body_hash", ""):
+        raise Refusal(
+            409,
+            "idempotency_conflict",
+            f"the Idempotency-Key of request {request['request_id']} was used with another body",
+        )
+    return True
+
+
+def _remember(desired: Desired, request: Request) -> None:
+    if "idempotency_key" in request:
+        asked = {**desired.get("asked", {}), request["request_id"]: request.get("body_hash", "")}
+        desired["asked"] = dict(list(asked.items())[-ASKED:])
+
+
+def _asserted(
+    step: Step, desired: Desired, delta: Mapping[str, Any], value: Mapping[str, Any]
+) -> dict[str, PropertyStatus]:
+    """Statuses after a request that names the members of `value`: those begin anew."""
+    before = step.twin["desired"]["status"]
+    statuses: dict[str, PropertyStatus] = {}
+    for name in desired["properties"]:
+        if name in before and name not in value:
+            statuses[name] = before[name]
+            continue
+        status = PropertyStatus(
+            state="pending" if name in delta else "acked",
+            since=step.at,
+            version=desired["version"],
+        )
+        if name in delta:
+            status["until"] = step.at + step.context.desired_ttl_ms
+        statuses[name] = status
+    return statuses
+
+
+def _confirm(step: Step, record: Reported) -> None:
+    """Statuses after the car's word: what agrees is acked, what it refused has diverged."""
+    delta, known = step.twin["delta"], record.get("desired_version", -1)
+    states: dict[str, PropertyState] = {}
+    for name, status in step.twin["desired"]["status"].items():
+        if name not in delta:
+            states[name] = "acked"
+        elif name in record["properties"] and known >= status["version"]:
+            states[name] = "diverged"
+        elif status["state"] == "acked":
+            # The car went back on its own, so it is asked again.
+            states[name] = "pending"
+            step.arm("desired", str(status["version"]), step.at + step.context.desired_ttl_ms)
+    _set_states(step, states)
+
+
+def _set_states(step: Step, states: Mapping[str, PropertyState]) -> None:
+    desired = step.twin["desired"]
+    statuses = dict(desired["status"])
+    told: dict[str, PropertyState] = {}
+    for name, state in states.items():
+        before = statuses[name]
+        if before["state"] == state:
+            continue
+        status = PropertyStatus(state=state, since=step.at, version=before["version"])
+        if state == "pending":
+            status["until"] = step.at + step.context.desired_ttl_ms
+        elif state == "sent" and "until" in before:
+            status["until"] = before["until"]
+        statuses[name] = status
+        told[name] = state
+    if not told:
+        step.effects.outdated = not step.effects.changed
+        return
+    step.twin["desired"] = {**desired, "status": statuses}
+    step.change("desired", {"version": desired["version"], "status": told})
+
+
+def _fit(step: Step, parts: dict[str, Any]) -> None:
+    """Refuse parts that would make the document longer than its limit."""
+    twin: Any = {**step.twin, **parts}
+    length, most = size(twin), step.context.limits.document_bytes
+    if length > most:
+        raise Refusal(
+            413,
+            "document_too_large",
+            f"the twin document would be {length} bytes; at most {most} are accepted",
+        )

@@ -1,0 +1,97 @@
+"""Health: what the newest score says of a car, and the alert that an alarm opens.
+
+Scores are taken by (event_time, session, sequence, id), so that order of arrival and repeats do not
+matter, as with telemetry. An alert stays open while the state is alarm or cannot be told; only a
+judgement (normal, warning) closes it.
+"""
+
+from typing import Final
+
+from twin.step import Step
+from twin.wire.records import Alert, Health, ModelScore, Score
+
+MODELS: Final = 8
+SIGNALS: Final = 8
+"""Most models, and signals per model, that a twin keeps of a score."""
+
+
+def on_score(step: Step, score: Score) -> bool:
+    """Take a score; False when it is not newer than the twin's."""
+    twin, before = step.twin, step.twin["health"]
+    if _order(score) <= _known(before):
+        step.effects.outdated = True
+        return False
+    state = score["state"]
+    after = Health(
+        state=state,
+        since=before["since"] if state == before["state"] else step.at,
+        models=_models(score),
+        score_id=score["id"],
+        event_time=score["event_time"],
+        session=score["session"],
+        sequence=score["sequence"],
+    )
+    alert = before.get("alert")
+    if alert is None and state == "alarm":
+        alert = Alert(score_id=score["id"], since=step.at)
+    closed = alert if state in ("normal", "warning") else None
+    if alert is not None and closed is None:
+        after["alert"] = alert
+    twin["health"] = after
+    step.effects.changed = True
+    if state != before["state"]:
+        step.change(
+            "health",
+            {
+                "from": before["state"],
+                "state": state,
+                "score_id": score["id"],
+                "event_time": score["event_time"],
+                "models": after["models"],
+            },
+        )
+    if alert is not None and alert is not before.get("alert"):
+        step.change("alert", {"state": "opened", **alert, "models": after["models"]})
+    if closed is not None:
+        step.change("alert", {"state": "closed", **closed, "closed_by": score["id"]})
+    return True
+
+
+def _order(score: Score) -> tuple[int, int, int, str]:
+    return score["event_time"], score["session"], score["sequence"], score["id"]
+
+
+def _known(health: Health) -> tuple[int, int, int, str]:
+    return (
+        health.get("event_time", -1),
+        health.get("session", -1),
+        health.get("sequence", -1),
+        health.get("score_id", ""),
+    )
+
+
+def _models(score: Score) -> dict[str, ModelScore]:
+    return {name: _rounded(model) for name, model in list(score["models"].items())[:MODELS]}
+
+
+def _rounded(model: ModelScore) -> ModelScore:
+    """Six significant digits are more than a score means; shares are shown as percent."""
+    kept = ModelScore(version=model["version"])
+    if "score" in model:
+        kept["score"] = _digits(model["score"])
+    if "threshold" in model:
+        kept["threshold"] = _digits(model["threshold"])
+    if "failure_probability" in model:
+        kept["failure_probability"] = _digits(model["failure_probability"])
+    if "horizon_s" in model:
+        kept["horizon_s"] = model["horizon_s"]
+    if "signals" in model:
+        kept["signals"] = [
+            {"signal": share["signal"], "share": round(share["share"], 3)}
+            for share in model["signals"][:SIGNALS]
+        ]
+    return kept
+
+
+def _digits(value: float) -> float:
+    return float(f"{value:.6g}")
