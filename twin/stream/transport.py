@@ -14,7 +14,7 @@ Recovery of tables keeps Faust's path, record by record.
 """
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 import faust
@@ -26,7 +26,8 @@ from twin.kit import logs
 
 log = logs.get(__name__)
 
-_POLL_TIMEOUT_S: Final = 1.0
+# Seeks wait for the poll that is under way, so this bounds the pause of a rebalance, too.
+_POLL_TIMEOUT_S: Final = 0.25
 
 
 class Poll:
@@ -76,8 +77,7 @@ class Consumer(driver.Consumer):
         for tp, committed in place.items():
             self._next[tp] = oldest[tp] if committed is None else committed
         # Again, and now for all: what the fetcher delivered since the first seek was passed over.
-        for tp in place:
-            await self._reread(tp)
+        await self._reread(place)
 
     async def _drain_messages(self, fetcher: Any) -> None:
         try:
@@ -111,9 +111,7 @@ class Consumer(driver.Consumer):
 
     async def _pass_over(self, records: Mapping[TP, list[Any]]) -> None:
         """These may come from a place that we have left: the client goes back to ours."""
-        for tp in records:
-            if tp in self._next:
-                await self._reread(tp)
+        await self._reread(tp for tp in records if tp in self._next)
 
     async def _hand_over(self, records: Mapping[TP, list[Any]], active: Any) -> None:
         """Make one event of the poll and wait until the agent is done with it."""
@@ -123,7 +121,7 @@ class Consumer(driver.Consumer):
             if self._is_changelog(tp) or tp not in self._next:
                 continue
             if active is not None and tp not in active:
-                await self._reread(tp)
+                await self._reread([tp])
                 continue
             fresh = await self._in_sequence(tp, batch)
             if fresh:
@@ -166,14 +164,17 @@ class Consumer(driver.Consumer):
         hole = (expected, fresh[0].offset)
         if self._holes.get(tp) != hole:
             self._holes[tp] = hole
-            await self._reread(tp)
+            await self._reread([tp])
             return []
         # Kafka has nothing there: expired by retention, compacted, or a transaction's marker.
         log.warning("records are gone", topic=tp.topic, partition=tp.partition, offsets=hole)
         return fresh
 
-    async def _reread(self, tp: TP) -> None:
-        await self._seek(tp, self._next[tp])
+    async def _reread(self, tps: Iterable[TP]) -> None:
+        # In the client's own thread: a seek from here would not wake its waiting fetch.
+        places = {tp: self._next[tp] for tp in tps}
+        if places:
+            await self.seek_wait(places)
 
     def finish(self, poll: Poll) -> None:
         """The agent is done with `poll`."""
