@@ -2,15 +2,17 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
+from functools import cache
 from typing import Any
 
 import httpx
 import orjson
+from fastapi import FastAPI
 
 from twin.api.app import create_app
-from twin.api.readiness import Readiness
 from twin.api.reader import Document, Entry, StoreUnavailable
+from twin.api.readiness import Readiness
 from twin.api.request_log import LogUnavailable
 from twin.api.requests import Requests
 from twin.api.services import Services
@@ -61,11 +63,14 @@ class FakeReader:
         self.ledger: dict[str, dict[str, Any]] = {}
         self.away = False
         self.broken = False
+        self.failed = asyncio.Event()
+        """Set when a read met `away`."""
 
     def _check(self) -> None:
         if self.broken:
             raise RuntimeError("secret internals")
         if self.away:
+            self.failed.set()
             raise StoreUnavailable("Redis does not answer: refused")
 
     async def ping(self) -> None:
@@ -167,15 +172,22 @@ class Fakes:
         self.clock = FakeClock()
         self.reader = FakeReader(*twins)
         self.log = FakeLog(self.reader, owner)
-        self.requests = Requests(self.reader, self.log, self.clock, wait_s)  # type: ignore[arg-type]
         self.wait_s = wait_s
+        self.requests = self._requests()
+        self._used = False
+
+    def _requests(self) -> Requests:
+        return Requests(self.reader, self.log, self.clock, self.wait_s)  # type: ignore[arg-type]
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[Services]:
         """The services of an application."""
+        if self._used:
+            self.requests = self._requests()  # the last one belongs to another event loop
+        self._used = True
         readiness = Readiness(self.reader, lambda: None)  # type: ignore[arg-type]
         await readiness.check()
-        poll = asyncio.create_task(self.requests.poll(), name="replies-poll")
+        self.poll = asyncio.create_task(self.requests.poll(), name="replies-poll")
         try:
             yield Services(
                 self.reader,  # type: ignore[arg-type]
@@ -183,21 +195,29 @@ class Fakes:
                 readiness,
                 self.clock,
                 self.wait_s,
-                (poll,),
+                (self.poll,),
             )
         finally:
-            poll.cancel()
+            self.poll.cancel()
+            with suppress(asyncio.CancelledError):
+                await self.poll
 
     @asynccontextmanager
     async def client(self) -> AsyncIterator[httpx.AsyncClient]:
         """An HTTP client of an application over these fakes."""
-        app = create_app(self.open)
+        # One application for all: the framework builds its routes at the first request, slowly.
+        app = _app()
         transport = httpx.ASGITransport(app)
         async with (
-            app.router.lifespan_context(app),
+            self.open() as app.state.services,
             httpx.AsyncClient(transport=transport, base_url="http://api") as client,
         ):
             yield client
+
+
+@cache
+def _app() -> FastAPI:
+    return create_app(Fakes().open)
 
 
 def exchange(fakes: Fakes, method: str, path: str, **how: Any) -> httpx.Response:

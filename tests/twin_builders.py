@@ -68,9 +68,7 @@ class World:
     def feed(self, topic: str, value: bytes, position: Position, at: int) -> Effects:
         """Apply one record at its place in the log."""
         record = inputs.read(topic, CAR.encode(), value)
-        self.state, effects = apply(
-            self.state, self.ledger, record, position, at, self.context
-        )
+        self.state, effects = apply(self.state, self.ledger, record, position, at, self.context)
         self.ledger.take(effects)
         return effects
 
@@ -85,7 +83,7 @@ class World:
         self.log.append((topic, value, position, self.now))
         return self.feed(topic, value, position, self.now)
 
-    # --- what the car, the broker, the scorer and people say -----------------------------------------
+    # --- what the car, the broker, the scorer and people say --------------------------------------
 
     def telemetry(self, session: int = 0, **signals: float) -> Effects:
         return self.put(topics.TELEMETRY, telemetry(self.now, session, **signals))

@@ -41,7 +41,8 @@ def on_term(*_):
     {on_term}
     os._exit(0)
 signal.signal(signal.SIGTERM, on_term)
-print(os.getpid(), os.environ["KAFKA_BOOTSTRAP"], os.environ["REDIS_URL"], os.environ["MQTT_URLS"], flush=True)
+told = [os.environ[name] for name in ("KAFKA_BOOTSTRAP", "REDIS_URL", "MQTT_URLS")]
+print(os.getpid(), *told, flush=True)
 server.serve_forever()
 """
 # The foreground of `cartwin up` as a process of its own, without our processes.

@@ -22,7 +22,10 @@ DOCUMENT = {
     ("text", "expected"),
     [
         ("vehicle_id", {"vehicle_id": "car-1"}),
-        ("reported.speed,health.state", {"reported": {"speed": DOCUMENT["reported"]["speed"]}, "health": {"state": "normal"}}),
+        (
+            "reported.speed,health.state",
+            {"reported": {"speed": {"v": 3.0, "t": 1}}, "health": {"state": "normal"}},
+        ),
         ("reported.speed.v", {"reported": {"speed": {"v": 3.0}}}),
         ("reported,reported.speed.v", {"reported": DOCUMENT["reported"]}),
         ("reported.speed.v,reported", {"reported": DOCUMENT["reported"]}),
@@ -30,7 +33,7 @@ DOCUMENT = {
         (" health.state ", {"health": {"state": "normal"}}),
         ("nothing,reported.nothing,vehicle_id.x,list.0", {}),
     ],
-)  # fmt: skip
+)
 def test_projection(text: str, expected: dict[str, Any]) -> None:
     """Wanted members come nested as they are; a path that is not there is absent."""
     assert fields.project(DOCUMENT, fields.parse(text)) == expected

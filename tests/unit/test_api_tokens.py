@@ -1,5 +1,8 @@
 """Opaque tokens and cursors, and entity tags."""
 
+import base64
+import contextlib
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -31,14 +34,11 @@ def test_cursor_round_trip(vehicle_id: str) -> None:
 @given(st.text(max_size=60))
 def test_any_text_is_a_token_or_refused(text: str) -> None:
     """No text makes decoding fail in another way than by a refusal."""
-    for decode, code in (
-        (tokens.decode_token, "invalid_token"),
-        (tokens.decode_cursor, "invalid_cursor"),
-    ):
-        try:
-            decode(text)
-        except Problem as refused:
-            assert (refused.status, refused.code) == (400, code)
+    with contextlib.suppress(Problem):
+        token = tokens.decode_token(text)
+        assert token.encode() == text
+    with contextlib.suppress(Problem):
+        assert tokens.encode_cursor(tokens.decode_cursor(text)) == text
 
 
 @pytest.mark.parametrize(
@@ -46,8 +46,6 @@ def test_any_text_is_a_token_or_refused(text: str) -> None:
 )
 def test_forged_token_is_refused(plain: str) -> None:
     """Well-formed base64url that is no number and vehicle id is refused."""
-    import base64
-
     forged = base64.urlsafe_b64encode(plain.encode()).decode().rstrip("=")
     with pytest.raises(Problem, match="Cartwin-Token"):
         tokens.decode_token(forged)

@@ -284,15 +284,21 @@ def test_a_cancel_that_overtakes_its_command_keeps_it_from_running():
 def test_a_car_works_on_a_bounded_number_of_commands():
     """The seventeenth command at the same time is rejected as busy."""
     car = make_car()
-    states = [
-        send(car, command(id=f"c{n}", name="flash_lights"))[-1]["state"] for n in range(17)
-    ]
+    states = [send(car, command(id=f"c{n}", name="flash_lights"))[-1]["state"] for n in range(17)]
     assert states == ["running"] * 16 + ["rejected"]
 
 
 @pytest.mark.parametrize(
     "payload",
-    [b"", b"[]", b"{", b'{"name":"ping"}', b'{"id":7}', b'{"id":""}', b'{"id":"' + b"x" * 129 + b'"}'],
+    [
+        b"",
+        b"[]",
+        b"{",
+        b'{"name":"ping"}',
+        b'{"id":7}',
+        b'{"id":""}',
+        b'{"id":"' + b"x" * 129 + b'"}',
+    ],
 )
 def test_a_command_that_cannot_be_answered_is_an_error_of_its_sender(payload):
     """Without a usable id there is nobody to answer."""

@@ -6,13 +6,13 @@ import json
 import pytest
 from confluent_kafka import KafkaError, KafkaException
 
-from ingest import uplink as module
 from ingest.errors import KafkaRefused
 from ingest.outbox import Outbox
 from ingest.packets import Publish
 from ingest.uplink import Uplink
 from twin.kit import metrics
 from twin.kit.clock import FakeClock
+from twin.wire.codec import decode_telemetry
 
 
 class HeldProducer:
@@ -165,20 +165,15 @@ def test_a_producer_that_takes_nothing_is_a_named_error(refusal):
 
 def test_numbers_given_by_the_bridge_grow_over_a_restart():
     """Telemetry without sequence gets larger numbers from a later process than from an earlier."""
+
+    async def first_number(clock):
+        producer = HeldProducer()
+        outbox = Outbox(producer)
+        Uplink(outbox, "enforce", clock).receive(0, GOOD, Receipts()(""))
+        outbox.close()
+        return decode_telemetry(producer.records[0][2]).sequence
+
     clock = FakeClock()
-
-    def number():
-        async def play():
-            producer = HeldProducer()
-            outbox = Outbox(producer)
-            module.Uplink(outbox, "enforce", clock).receive(0, GOOD, Receipts()(""))
-            outbox.close()
-            return producer.records[0][2]
-
-        return module.topics.TELEMETRY, asyncio.run(play())
-
-    from twin.wire.codec import decode_telemetry
-
-    first = decode_telemetry(number()[1]).sequence
+    earlier = asyncio.run(first_number(clock))
     clock.advance(1)
-    assert decode_telemetry(number()[1]).sequence == first + 1000
+    assert asyncio.run(first_number(clock)) == earlier + 1000

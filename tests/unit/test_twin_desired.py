@@ -1,8 +1,8 @@
 """Desired, config, delta: versions, statuses per property, what is said to the car and when."""
 
 import pytest
-from tests.twin_builders import T0, World, kinds, reply
 
+from tests.twin_builders import T0, World, kinds, reply
 from twin.apply import Context, Limits, deadlines_of
 
 DESIRED_TTL = Context().desired_ttl_ms

@@ -1,8 +1,8 @@
 """Presence by session number, stale by deadline, attributes of the birth, and who is spoken to."""
 
 import pytest
-from tests.twin_builders import T0, World, kinds, reply
 
+from tests.twin_builders import T0, World, kinds, reply
 from twin.apply import Context, deadlines_of
 
 STALE = Context().stale_after_ms

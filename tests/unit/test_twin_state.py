@@ -1,8 +1,8 @@
 """The twin document: telemetry per signal by event time, and records applied once."""
 
 import pytest
-from tests.twin_builders import T0, World, kinds, telemetry
 
+from tests.twin_builders import T0, World, kinds, telemetry
 from twin import state
 from twin.wire import topics
 from twin.wire.records import Position

@@ -3,6 +3,7 @@
 import copy
 
 import pytest
+
 from verdict_accounts import account
 from verdict_sides import CarSide, Evidence
 
@@ -105,9 +106,7 @@ def judge(told, lines=None):
 def only(told, kind, vehicle=None):
     """The arguments of the one record of this kind (and vehicle)."""
     (found,) = [
-        arguments
-        for name, *arguments in told
-        if name == kind and vehicle in (None, arguments[0])
+        arguments for name, *arguments in told if name == kind and vehicle in (None, arguments[0])
     ]
     return found
 
@@ -155,7 +154,9 @@ def test_one_dropped_record_is_exactly_one_lost(dropped):
 def test_a_message_that_was_not_acknowledged_is_not_lost():
     """Only what the broker acknowledged was promised."""
     lines = [line for line in car_lines() if (line["e"], line.get("sequence")) != ("acked", 2)]
-    told = [record for record in records() if record[0] != "telemetry" or record[1]["sequence"] != 2]
+    told = [
+        record for record in records() if record[0] != "telemetry" or record[1]["sequence"] != 2
+    ]
     line = judge(told, lines)
     assert (line["sent"], line["acknowledged"], line["kafka"], line["lost"]) == (6, 4, 4, 0)
     assert line["ok"]

@@ -120,7 +120,8 @@ def _tokens(text: str) -> list[str]:
     while at < end:
         match = _TOKEN.match(text, at)
         if match is None:
-            raise _refused(f"filter {text[:200]!r} cannot be read from character {at + 1} on")
+            start = len(text) - len(text[at:].lstrip()) + 1
+            raise _refused(f"filter {text[:200]!r} cannot be read from character {start} on")
         words.append(match[1] or match[2])
         at = match.end()
     return words

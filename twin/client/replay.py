@@ -5,7 +5,7 @@
 
 The window reaches from the car to Kafka: a row leaves it when it is read there. So a slow bridge
 slows the replay down, and no broker ever queues more of it than Mosquitto keeps by default (1,000).
-One thread does it all, beside paho's; waiting is waiting for records.
+One thread does it all; waiting is waiting for records.
 """
 
 import time
@@ -21,7 +21,8 @@ from twin.client.replay_tally import Mismatch, Tally
 
 WINDOW: Final = 1_000
 PATIENCE_S: Final = 60.0
-_TICK_S: Final = 0.05
+_TICK_S: Final = 0.02
+_SHOW_S: Final = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,13 +162,14 @@ class _Sending:
                 return
 
     def _poll(self, timeout_s: float) -> bool:
+        self._publisher.work()
         self._arrivals.poll(timeout_s)
         now = time.monotonic()
         seen = self._arrivals.tally.seen
         if seen != self._seen or seen == self.sent:
             self._moved = now
         self._seen = seen
-        if now - self._shown > 2 * _TICK_S:
+        if now - self._shown > _SHOW_S:
             self._shown = now
             self._on_progress(Progress(self.sent, self._publisher.acknowledged, seen))
         return now - self._moved < self._patience_s

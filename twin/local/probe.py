@@ -147,9 +147,11 @@ def mqtt_address(url: str) -> tuple[str, int]:
     try:
         parts = urlsplit(url)
         host, port = parts.hostname, 1883 if parts.port is None else parts.port
+        more = parts.username or parts.path or parts.query or parts.fragment
+        valid = parts.scheme == "mqtt" and port and not more
     except ValueError:
-        host, port = None, 0
-    if not host or not port or url.rstrip("/") not in (f"mqtt://{host}:{port}", f"mqtt://{host}"):
+        host, port, valid = None, 0, False
+    if not host or not valid:
         raise LocalError(
             f"{url!r} is no MQTT address: mqtt://host:port is accepted, in MQTT_URLS several"
             " separated by commas."

@@ -1,0 +1,121 @@
+"""One MQTT message -> one Kafka record: accepted, or rejected with a reason. Pure, time is given.
+
+Called by the uplink for every message, in the order of receipt. Never raises for bad input:
+whatever a car sends becomes a record, for the broker may forget a message only when Kafka has it.
+"""
+
+import re
+from typing import Any, Final, NamedTuple
+
+from ingest import shapes
+from ingest.packets import Publish
+from ingest.rejected import Record, rejection
+from twin.kit.kafka import Headers
+from twin.wire import codec, topics
+from twin.wire.errors import Invalid, Reason, TooLarge, UnknownSchema, WireError
+from twin.wire.telemetry import Validation
+from twin.wire.topics import Kind
+
+_TOPICS: Final[dict[Kind, str]] = {
+    "telemetry": topics.TELEMETRY,
+    "status": topics.PRESENCE,
+    "reported": topics.REPORTED,
+    "outcomes": topics.OUTCOMES,
+}
+_AVRO: Final = codec.AVRO_BINARY.encode()
+_JSON: Final = codec.JSON.encode()
+# W3C Trace Context: version 00. Another text is no trace and is ignored, as that standard says.
+_TRACEPARENT: Final = re.compile(r"00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
+
+
+class Accepted(NamedTuple):
+    """A record for Kafka. `kind` is "unknown" where the topic does not tell it.
+
+    `reason` says why when it was not accepted; `suspect` that it has an impossible value.
+    """
+
+    record: Record
+    kind: str
+    reason: Reason | None = None
+    suspect: bool = False
+
+
+def accept(
+    message: Publish, *, shard: int, ingested_at: int, counter: int, mode: Validation
+) -> Accepted:
+    """Judge a message that arrived at `ingested_at` (ms) from the broker number `shard`.
+
+    `counter` becomes the sequence of telemetry that has none.
+    """
+    kind: Kind | None = None
+    vehicle_id: str | None = None
+    try:
+        kind, vehicle_id = topics.read_mqtt_topic(message.topic)
+        if message.cut:
+            raise TooLarge(
+                f"packet of {message.cut} bytes, of which the first are kept;"
+                f" messages of at most {codec.MAX_MESSAGE_BYTES} are accepted"
+            )
+        if not message.payload:
+            raise Invalid("the message is empty; a JSON object or Avro is accepted", reason="empty")
+        headers: Headers = [("ingested-at", str(ingested_at).encode())]
+        suspect = False
+        if kind == "telemetry":
+            telemetry = codec.read_payload(
+                message.payload,
+                vehicle_id=vehicle_id,
+                ingested_at=ingested_at,
+                counter=counter,
+                mode=mode,
+                content_type=message.content_type,
+            )
+            value = codec.encode_telemetry(telemetry)
+            suspect = bool(telemetry.suspect)
+            headers.append(("content-type", _AVRO))
+            if b'"traceparent"' in message.payload and message.payload[:1] == b"{":
+                headers += _trace(codec.parse_object(message.payload))
+        else:
+            fields = _json(message)
+            value = codec.dump(_record(kind, fields, vehicle_id, shard, ingested_at))
+            headers.append(("content-type", _JSON))
+            headers += _trace(fields)
+    except WireError as error:
+        rejected = rejection(
+            error,
+            value=message.payload,
+            vehicle_id=vehicle_id,
+            source=f"mqtt:{message.topic}",
+            ingested_at=ingested_at,
+            content_type=message.content_type,
+        )
+        return Accepted(rejected, kind or "unknown", error.reason)
+    return Accepted(
+        Record(_TOPICS[kind], vehicle_id.encode(), value, headers), kind, suspect=suspect
+    )
+
+
+def _json(message: Publish) -> dict[str, Any]:
+    if message.content_type not in (None, "", codec.JSON):
+        raise UnknownSchema(
+            f"content type {message.content_type[:60]!r} is not accepted here:"
+            f" {codec.JSON} or none",
+            reason="unknown_content_type",
+        )
+    return codec.parse_object(message.payload)
+
+
+def _record(
+    kind: Kind, fields: dict[str, Any], vehicle_id: str, shard: int, ingested_at: int
+) -> Any:
+    if kind == "status":
+        return shapes.presence(fields, vehicle_id=vehicle_id, shard=shard, ingested_at=ingested_at)
+    if kind == "reported":
+        return shapes.reported(fields, vehicle_id=vehicle_id, ingested_at=ingested_at)
+    return shapes.outcome(fields, vehicle_id=vehicle_id, ingested_at=ingested_at)
+
+
+def _trace(fields: dict[str, Any]) -> Headers:
+    trace = fields.get("traceparent")
+    if isinstance(trace, str) and _TRACEPARENT.fullmatch(trace):
+        return [("traceparent", trace.encode())]
+    return []

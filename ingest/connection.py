@@ -1,0 +1,276 @@
+"""One TCP connection to a broker: handshake, keep-alive, receipts in order, publishes in flight.
+
+Reconnecting is `ingest.mqtt`'s business. Messages go to a callback at once, in the order of the
+broker; each comes with a `Receipt`. PUBACKs leave in that same order whatever the order in which
+the receipts are given back, several in one write. When the window is full the socket is not read,
+so TCP holds the broker back; a message of QoS 0 takes a place, too.
+"""
+
+import asyncio
+import itertools
+from collections.abc import Callable
+from typing import Final, TypeVar
+
+from ingest import packets
+from ingest.errors import (
+    ConnectionLost,
+    ConnectionRefused,
+    IngestError,
+    ProtocolError,
+    SessionTakenOver,
+)
+from ingest.packets import Connack, Level, Packet, Puback, Publish, Suback
+from ingest.parser import Parser
+from ingest.window import Entry, Window
+
+ANSWER_S: Final = 10.0
+"""Longest wait for CONNACK and SUBACK."""
+PUBACK_S: Final = 30.0
+"""Longest wait for a PUBACK; a broker that lives and does not answer is as good as gone."""
+MAX_IN_FLIGHT: Final = 100
+"""Publishes that wait for their PUBACK at the same time."""
+
+
+T = TypeVar("T")
+
+
+class Receipt:
+    """The right to acknowledge one message. Worth nothing after its connection has ended."""
+
+    __slots__ = ("_connection", "_entry")
+
+    def __init__(self, connection: "Connection", entry: Entry[int]) -> None:
+        self._connection = connection
+        self._entry = entry
+
+    def ack(self) -> None:
+        """Say that the message is safe; PUBACK goes out when all before it are safe, too."""
+        self._connection.acknowledge(self._entry)
+
+
+OnMessage = Callable[[Publish, Receipt], None]
+
+
+class Connection(asyncio.Protocol):
+    """A connection in one protocol level. `closed` ends with the reason once it is over.
+
+    `window`: messages without receipt before reading pauses, and MQTT 5's receive maximum.
+    """
+
+    def __init__(self, level: Level, window: int, on_message: OnMessage) -> None:
+        self.level: Level = level
+        self._loop = asyncio.get_running_loop()
+        self.closed: asyncio.Future[IngestError] = self._loop.create_future()
+        self._fault: IngestError | None = None
+        self._limit = window
+        self._on_message = on_message
+        self._parser = Parser(level)
+        self._window: Window[int] = Window()
+        self._flushing = False
+        self._paused = False
+        self._held = False
+        self._connack: asyncio.Future[Connack] = self._loop.create_future()
+        self._suback: asyncio.Future[Suback] = self._loop.create_future()
+        self._pending: dict[int, asyncio.Future[Puback]] = {}
+        self._ids = itertools.cycle(range(1, 0x10000))
+        self._slots = asyncio.Semaphore(MAX_IN_FLIGHT)
+        self._largest = packets.MAX_PACKET_BYTES
+        self._ping: asyncio.TimerHandle | None = None
+        self._silent = False
+        self._transport: asyncio.Transport
+
+    # --- What the client does ---------------------------------------------------------------------
+
+    async def connect(
+        self, client_id: str, *, clean_start: bool, session_expiry_s: int, keep_alive_s: int
+    ) -> Connack:
+        """CONNECT and its answer. Raises `ConnectionRefused`, `ConnectionLost`, `ProtocolError`."""
+        self._transport.write(
+            packets.encode_connect(
+                self.level,
+                client_id,
+                clean_start=clean_start,
+                keep_alive_s=keep_alive_s,
+                session_expiry_s=session_expiry_s,
+                receive_maximum=self._limit,
+            )
+        )
+        answer = await self._answer(self._connack)
+        if answer.code != packets.SUCCESS:
+            raise ConnectionRefused(
+                f"the broker refuses the connection with code 0x{answer.code:02x}"
+                f"{f' ({answer.reason})' if answer.reason else ''}",
+                answer.code,
+            )
+        self._slots = asyncio.Semaphore(min(MAX_IN_FLIGHT, answer.receive_maximum))
+        self._largest = answer.maximum_packet_size
+        self._keep_alive(
+            keep_alive_s if answer.server_keep_alive_s is None else answer.server_keep_alive_s
+        )
+        return answer
+
+    async def probe(self, client_id: str) -> Connack:
+        """A bare CONNECT without session; its answer tells whether the broker speaks this level."""
+        self._transport.write(
+            packets.encode_connect(self.level, client_id, clean_start=True, keep_alive_s=30)
+        )
+        return await self._answer(self._connack)
+
+    async def subscribe(self, filters: tuple[str, ...]) -> None:
+        """Subscribe at QoS 1. Raises `ConnectionRefused` when less is granted, `ConnectionLost`."""
+        self._transport.write(packets.encode_subscribe(self.level, next(self._ids), filters, qos=1))
+        granted = (await self._answer(self._suback)).codes
+        for topic_filter, code in itertools.zip_longest(filters, granted):
+            if code != 1:
+                raise ConnectionRefused(
+                    f"the broker answers the subscription to {topic_filter!r} with {code};"
+                    " QoS 1 is needed",
+                    packets.FAILURE if code is None else code,
+                )
+
+    async def publish(self, message: Publish) -> int:
+        """Publish at QoS 1 and return the reason code of the PUBACK (0 in MQTT 3.1.1).
+
+        Raises `ConnectionLost` when it is not known whether the broker has it.
+        """
+        async with self._slots:
+            if self._fault is not None:
+                raise ConnectionLost(str(self._fault))
+            message.packet_id = next(i for i in self._ids if i not in self._pending)
+            packet = packets.encode_publish(self.level, message)
+            if len(packet) > self._largest:
+                return packets.PACKET_TOO_LARGE
+            answer: asyncio.Future[Puback] = self._loop.create_future()
+            self._pending[message.packet_id] = answer
+            self._transport.write(packet)
+            try:
+                async with asyncio.timeout(PUBACK_S):
+                    return (await answer).code
+            except TimeoutError:
+                self.close(ConnectionLost(f"no PUBACK after {PUBACK_S:.0f} s"))
+                raise ConnectionLost(f"no PUBACK after {PUBACK_S:.0f} s") from None
+
+    def acknowledge(self, entry: Entry[int]) -> None:
+        """Mark a message as safe; what may go out goes out with this round of the loop."""
+        entry.done = True
+        if not self._flushing:
+            self._flushing = True
+            self._loop.call_soon(self._flush)
+
+    def hold(self) -> None:
+        """Read no more; receipts still go out."""
+        self._held = True
+        self._transport.pause_reading()
+
+    def disconnect(self) -> None:
+        """Send what is safe and a goodbye, then close; the broker keeps the session."""
+        if not self._transport.is_closing():
+            self._flush()
+            self._transport.write(packets.encode_disconnect())
+            self._transport.close()
+
+    def close(self, fault: IngestError) -> None:
+        """Cut the connection for a reason, which `closed` will give."""
+        if self._fault is None:
+            self._fault = fault
+        self._transport.abort()
+
+    # --- What the transport does ------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Called by the loop."""
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Called by the loop, once; everything that waits fails with `ConnectionLost`."""
+        if self._ping is not None:
+            self._ping.cancel()
+        if self._fault is None:
+            self._fault = ConnectionLost(
+                f"the connection broke: {exc}" if exc else "the broker closed the connection"
+            )
+        for pending in self._pending.values():
+            if not pending.done():
+                pending.set_exception(ConnectionLost(str(self._fault)))
+        self._pending.clear()
+        if exc is None or isinstance(exc, OSError):
+            self.closed.set_result(self._fault)
+        else:
+            # A message callback raised: that is no matter of this connection, it ends the client.
+            self.closed.set_exception(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Called by the loop."""
+        self._silent = False
+        try:
+            for packet in self._parser.feed(data):
+                self._handle(packet)
+        except ProtocolError as fault:
+            self.close(fault)
+        if len(self._window) >= self._limit and not self._paused:
+            self._paused = True
+            self._transport.pause_reading()
+
+    def _handle(self, packet: Packet) -> None:
+        match packet:
+            case Publish():
+                if not self._transport.is_closing():
+                    entry = self._window.take(packet.packet_id)
+                    self._on_message(packet, Receipt(self, entry))
+            case Puback():
+                answer = self._pending.pop(packet.packet_id, None)
+                if answer is not None and not answer.done():
+                    answer.set_result(packet)
+            case Connack() if not self._connack.done():
+                self._connack.set_result(packet)
+            case Suback() if not self._suback.done():
+                self._suback.set_result(packet)
+            case packets.Disconnect(code=packets.SESSION_TAKEN_OVER):
+                self.close(SessionTakenOver("another client connected under the same client id"))
+            case packets.Disconnect():
+                self.close(
+                    ConnectionLost(
+                        f"the broker ends the connection with code 0x{packet.code:02x}"
+                        f"{f' ({packet.reason})' if packet.reason else ''}"
+                    )
+                )
+            case packets.Pingresp():
+                pass
+            case _:
+                raise ProtocolError(f"{type(packet).__name__} was not asked for")
+
+    # --- Inside -----------------------------------------------------------------------------------
+
+    def _flush(self) -> None:
+        self._flushing = False
+        safe = self._window.release()
+        if self._transport.is_closing():
+            return
+        acks = b"".join(packets.encode_puback(packet_id) for packet_id in safe if packet_id)
+        if acks:
+            self._transport.write(acks)
+        if self._paused and not self._held and len(self._window) <= self._limit // 2:
+            self._paused = False
+            self._transport.resume_reading()
+
+    async def _answer(self, future: asyncio.Future[T]) -> T:
+        try:
+            async with asyncio.timeout(ANSWER_S):
+                await asyncio.wait((future, self.closed), return_when=asyncio.FIRST_COMPLETED)
+        except TimeoutError:
+            raise ConnectionLost(f"no answer from the broker after {ANSWER_S:.0f} s") from None
+        if future.done():
+            return future.result()
+        raise self.closed.result()
+
+    def _keep_alive(self, seconds: int) -> None:
+        """Ping at half the keep-alive time; close when a whole interval brought nothing at all."""
+        if seconds <= 0:
+            return
+        if self._silent and not (self._paused or self._held):
+            self.close(ConnectionLost(f"the broker is silent for {seconds / 2:g} s"))
+            return
+        self._silent = True
+        self._transport.write(packets.PINGREQ)
+        self._ping = self._loop.call_later(seconds / 2, self._keep_alive, seconds)

@@ -1,0 +1,105 @@
+"""How uplink and downlink live: signals, health, an end that is clean or explained."""
+
+import asyncio
+import signal
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from confluent_kafka import Consumer, Producer
+
+from ingest.mqtt import Client
+from ingest.settings import IngestSettings
+from twin.kit import kafka, logs
+from twin.kit.health import HealthServer
+from twin.wire.errors import CartwinError
+
+log = logs.get(__name__)
+
+DRAIN_S = 10.0
+"""After SIGTERM, the time for what is under way; what remains is delivered again later."""
+
+
+class Readiness:
+    """What is not ready and why; read by the health server's thread."""
+
+    def __init__(self) -> None:
+        self.kafka = "not reached yet"
+        self.clients: tuple[Client, ...] = ()
+
+    def faults(self) -> dict[str, str]:
+        """Empty when Kafka knows our topics and every broker is connected and subscribed."""
+        faults = {str(client.broker): client.fault for client in self.clients if client.fault}
+        if self.kafka:
+            faults["kafka"] = self.kafka
+        return faults
+
+
+Serve = Callable[[Readiness, asyncio.Event], Awaitable[None]]
+
+
+def run(name: str, settings: IngestSettings, serve: Serve) -> int:
+    """Run `serve` until SIGTERM or SIGINT; the exit code: 0 stopped, 1 ended by an error."""
+    logs.configure(name, settings.log_level, settings.log_format)
+    readiness = Readiness()
+    try:
+        health = HealthServer(settings.health_host, settings.health_port, readiness.faults)
+    except OSError as error:
+        address = f"{settings.health_host}:{settings.health_port}"
+        log.error("ended", why=f"HEALTH_HOST and HEALTH_PORT {address}: {error.strerror}")
+        return 1
+    try:
+        asyncio.run(_until_stopped(serve, readiness))
+    except CartwinError as error:
+        log.error("ended", why=str(error), error=type(error).__name__)
+        return 1
+    finally:
+        health.close()
+    log.info("stopped")
+    return 0
+
+
+async def _until_stopped(serve: Serve, readiness: Readiness) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    broken: asyncio.Future[None] = loop.create_future()
+
+    def unhandled(_loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        # An exception in a callback is a fault of ours: end loudly instead of living on half dead.
+        error = context.get("exception")
+        log.error("unhandled in the event loop", what=context["message"], error=repr(error))
+        if isinstance(error, Exception) and not broken.done():
+            broken.set_exception(error)
+
+    loop.set_exception_handler(unhandled)
+    await first(asyncio.ensure_future(serve(readiness, stop)), broken)
+
+
+async def first(*things: "asyncio.Future[Any]") -> None:
+    """Return when the first is done, raise what it raised; cancel and await the others."""
+    try:
+        done, _ = await asyncio.wait(things, return_when=asyncio.FIRST_COMPLETED)
+        for thing in done:
+            thing.result()
+    finally:
+        for thing in things:
+            if not thing.done():
+                thing.cancel()
+        await asyncio.wait(things)
+
+
+async def await_topics(
+    client: Producer | Consumer, names: list[str], readiness: Readiness, stop: asyncio.Event
+) -> bool:
+    """Wait until Kafka knows the topics, however long; False when stopped meanwhile."""
+    while not stop.is_set():
+        try:
+            await asyncio.to_thread(kafka.wait_for_topics, client, names, 2)
+        except kafka.KafkaUnavailable as fault:
+            readiness.kafka = str(fault)
+            log.warning("waiting for kafka", why=str(fault))
+        else:
+            readiness.kafka = ""
+            return True
+    return False

