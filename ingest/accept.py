@@ -9,8 +9,7 @@ from typing import Any, Final, NamedTuple
 
 from ingest import shapes
 from ingest.packets import Publish
-from ingest.rejected import Record, rejection
-from twin.kit.kafka import Headers
+from ingest.rejected import Headers, Record, rejection
 from twin.wire import codec, topics
 from twin.wire.errors import Invalid, Reason, TooLarge, UnknownSchema, WireError
 from twin.wire.telemetry import Validation

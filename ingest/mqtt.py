@@ -93,11 +93,6 @@ class Client:
         """Done only when the client gave up: `SessionTakenOver`, or what a callback raised."""
         return self._task
 
-    @property
-    def level(self) -> Level | None:
-        """The protocol level that is spoken, None while not connected."""
-        return self._connection.level if self._connection is not None else None
-
     async def connected(self) -> None:
         """Return when connected and subscribed."""
         await self._up.wait()

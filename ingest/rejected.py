@@ -7,12 +7,14 @@ and the headers of the original record, prefixed. Shared by uplink and downlink.
 
 from typing import Final, NamedTuple
 
-from twin.kit.kafka import Headers
 from twin.wire import topics
 from twin.wire.errors import WireError
 
 _DETAIL_CHARS: Final = 500
 _CONTENT_TYPE_CHARS: Final = 200
+
+
+Headers = list[tuple[str, bytes]]
 
 
 class Record(NamedTuple):

@@ -66,6 +66,7 @@ class CarClient(MqttClient):
             on_disconnect(client, userdata, rc)
             user.disconnected()
 
+        self.on_connect_fail = lambda _client, _userdata: user.unreachable()
         self.on_pre_connect = lambda _client, _userdata: user.connecting()
         self.on_connect = connected
         self.on_publish = acknowledged
@@ -141,6 +142,11 @@ class CarUser(MqttUser):
         self.client.subscribe([(topic, 1) for topic in self._car.subscriptions])
         self._publish(self._car.connected(now))
         self._event.set()
+
+    def unreachable(self) -> None:
+        """Nobody answers at the broker's address; paho tries again."""
+        fault = f"no MQTT broker answers at mqtt://{self.host}:{self.port}"
+        self._count("connect", 0, ConnectionError(fault))
 
     def disconnected(self) -> None:
         """Nothing is published until the next session."""

@@ -1,7 +1,7 @@
 """Where the checker's evidence comes from: car-side logs from a folder, records from Kafka.
 
 Kafka is read from the oldest record to the end as it is at the moment of asking, again and again:
-each call of `Log.read` adds what has come since.
+each call of `KafkaLog.read` adds what has come since.
 """
 
 import io

@@ -33,6 +33,17 @@ class Columns:
     def __len__(self) -> int:
         return int(self.life.size)
 
+    def only(self, rows: NDArray[np.bool_]) -> "Columns":
+        """These rows alone, in memory; lives keep their numbers."""
+        return Columns(
+            self.lives,
+            self.life[rows],
+            self.event_time[rows],
+            self.suspect[rows],
+            self.signals[rows],
+            self.unreadable,
+        )
+
 
 def spool(
     folder: Path,

@@ -222,3 +222,13 @@ def test_users_beyond_the_cars_of_a_process_do_not_drive(amqtt, tmp_path):
     text = (tmp_path / "locust.txt").read_text()
     assert "no car is left" in text
     assert "Traceback" not in text
+
+
+def test_a_broker_that_does_not_answer_is_named(tmp_path):
+    """The report says which address does not answer, and the exit code is not 0."""
+    arguments = ("--run-time", "2s", "--exit-code-on-error", "1")
+    with locust("mqtt://127.0.0.1:1", tmp_path / "log", *arguments) as process:
+        assert process.wait(timeout=60) == 1
+    text = (tmp_path / "locust.txt").read_text()
+    assert "no MQTT broker answers at mqtt://127.0.0.1:1" in text
+    assert "Traceback" not in text

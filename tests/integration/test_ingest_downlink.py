@@ -213,3 +213,39 @@ def test_a_broker_that_is_away_holds_up_its_own_cars_only(start, broker, tail, o
     assert (told["state"], told["reason"]) == ("refused", "expired")
     assert client.messages
     leave(client)
+
+
+@pytest.mark.parametrize("broker", ["mosquitto"], indirect=True)
+def test_two_downlinks_share_the_cars_and_one_goes_on_alone(start, broker, tail, order):
+    """Partitions are shared out, given back in order at the end of one, and nothing is lost."""
+    first, second = start().ready(), start().ready()
+    stamp = ms()
+    cars = [f"shared-{stamp}-{number}" for number in range(24)]
+    client = car(broker, f"all-{stamp}", subscribe=[f"vehicles/{name}/commands" for name in cars])
+
+    def told(count):
+        tail.until(
+            "deliveries",
+            lambda found: sum(m.key().decode() in cars for m in found) >= count,
+        )
+        return {json_of(m)["id"] for m in tail.records["deliveries"] if m.key().decode() in cars}
+
+    def sent(bridge):
+        return bridge.metric("cartwin_downlink_sent_total")
+
+    def both_share():
+        for name in cars:
+            order(name, sent(first) + sent(second))
+        return sent(first) and sent(second)
+
+    until(both_share, "one downlink does everything")
+    assert first.stop() == 0
+    for name in cars:
+        order(name, "last")
+    until(
+        lambda: {f"{name}:last:0" for name in cars} <= told(24),
+        lambda: f"{len(told(24))} were told",
+    )
+    assert len(client.messages) >= 48
+    assert second.stop() == 0
+    leave(client)

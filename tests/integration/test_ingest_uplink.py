@@ -433,17 +433,6 @@ def test_sigterm_ends_in_order(start, broker, tail, version):
     leave(client)
 
 
-@pytest.mark.parametrize("broker", ["mosquitto"], indirect=True)
-def test_a_second_uplink_on_a_shard_ends_the_first(start):
-    """Two would break each car's order: the elder learns that its session is gone, and says so."""
-    elder = start("uplink").ready()
-    younger = start("uplink").ready()
-    assert elder.process.wait(DEADLINE_S) == 1
-    assert "another client connected under the same client id" in elder.log.read_text()
-    assert younger.get("/readyz")[0] == 200
-    assert younger.stop() == 0
-
-
 def test_a_broker_that_comes_later_is_waited_for(kafka, tmp_path):
     """Without a broker the uplink is alive, not ready, and says why; SIGTERM still ends it."""
     port = PortPicker().free()

@@ -25,7 +25,10 @@ from twin.api.problems import Problem
 from twin.api.reader import StoreUnavailable
 from twin.api.request_log import LogUnavailable
 from twin.api.services import Services
+from twin.kit import logs
 from twin.wire.errors import WireError
+
+log = logs.get(__name__)
 
 Opener = Callable[[], AbstractAsyncContextManager[Services]]
 
@@ -69,7 +72,9 @@ def _bad_wire(request: Request, error: Exception) -> Response:
 
 
 def _no_store(request: Request, error: Exception) -> Response:
-    refusal = Problem("store_unavailable", str(error)[:300], headers={"Retry-After": "1"})
+    log.warning("read model away", error=str(error))
+    detail = "the read model (Redis) does not answer; try again"
+    refusal = Problem("store_unavailable", detail, headers={"Retry-After": "1"})
     return answers.problem(refusal, request.url.path)
 
 

@@ -1,4 +1,4 @@
-"""The live page and the API reference: static files, served under a policy that allows nothing from elsewhere.
+"""The live page and the API reference: static files under a policy that allows nothing from elsewhere.
 
 Everything it shows comes from the API and is put in as text, since ids and attributes are written
 by cars: the policy forbids inline scripts, so even a mistake there could not run any.

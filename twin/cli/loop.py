@@ -91,7 +91,7 @@ class Loop:
             "--users": plan.cars,
             "--spawn-rate": _SPAWN_PER_S,
             "--run-time": f"{plan.seconds}s",
-            "--host": self.endpoints.mqtt[0],
+            "--host": ",".join(self.endpoints.mqtt),
             "--cars-log": self.cars_log,
             "--degraded": plan.degraded,
             "--onset-s": plan.onset_s,

@@ -3,5 +3,6 @@
 * car        a car's MQTT protocol: status, telemetry, configuration, commands
 * config     the desired properties a car knows
 * commands   what a car does with a command
-* replay_*   recorded cars
+* publish    a plain MQTT publisher
+* replay*    recorded cars
 """

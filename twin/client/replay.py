@@ -102,7 +102,7 @@ def run(
     then says what is missing. Raises `MqttUnavailable`, `KafkaUnavailable`, `BadRecording`.
     """
     began = time.monotonic()
-    with Arrivals(bootstrap, plan) as arrivals, Publisher(mqtt_urls, WINDOW) as publisher:
+    with Arrivals(bootstrap, plan) as arrivals, Publisher(mqtt_urls) as publisher:
         sending = _Sending(arrivals, publisher, patience_s, on_progress)
         for vehicle_id, event_time, payload in plan.messages():
             due = 0.0 if speed is None else began + (event_time - plan.first) / 1000 / speed

@@ -31,6 +31,7 @@ class Endpoints:
     """Addresses of a running stack. `api` is None for infrastructure without our processes.
 
     `health` maps the name of each of our processes to the URL whose /readyz and /metrics it serves.
+    `validation` is the mode our uplink runs in; None when it is not part of the stack.
     """
 
     api: str | None
@@ -39,6 +40,7 @@ class Endpoints:
     redis: str
     pid: int
     health: Mapping[str, str] = field(default_factory=dict)
+    validation: str | None = None
 
     def public(self) -> dict[str, Any]:
         """What `cartwin up --json` prints."""
@@ -51,7 +53,12 @@ class Endpoints:
 
     def document(self) -> dict[str, Any]:
         """What endpoints.json holds."""
-        return {**self.public(), "pid": self.pid, "health": dict(self.health)}
+        return {
+            **self.public(),
+            "pid": self.pid,
+            "health": dict(self.health),
+            "validation": self.validation,
+        }
 
 
 def running(data_dir: Path) -> Endpoints | None:

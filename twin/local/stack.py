@@ -46,6 +46,8 @@ class Stack:
         # The process that prepares something and ends by itself.
         self._helper: Child | None = None
         self._held = ExitStack()
+        # Told to the uplink and announced in endpoints.json: `cartwin replay` must know it.
+        self._validation = {**os.environ, **options.env}.get("VALIDATION") or "enforce"
 
     def start(self) -> Endpoints:
         """Start everything and wait until it is ready.
@@ -66,6 +68,7 @@ class Stack:
                 redis=where.redis,
                 pid=os.getpid(),
                 health=where.health,
+                validation=self._validation if "uplink" in self._options.processes else None,
             )
             data.write_endpoints(self.data_dir, endpoints)
         except BaseException:
@@ -198,7 +201,11 @@ class Stack:
         group: list[Child] = []
         self._groups.append(group)
         for name in self._options.processes:
-            told = {**where.environment(name, self.data_dir), **self._options.env}
+            told = {
+                **where.environment(name, self.data_dir),
+                **self._options.env,
+                "VALIDATION": self._validation,
+            }
             group.append(self._spawn(name, [sys.executable, *APPLICATION[name]], told))
         for child in group:
             url = where.health[child.name]

@@ -2,6 +2,7 @@
 // Everything goes in as text (never as HTML): ids and attributes are written by cars.
 
 const PERIOD_MS = 1000;
+const LATE_MS = 2500;
 const PAGE = 25;
 const LATEST = 15;
 const MAX_SAMPLES = 90;
@@ -16,7 +17,7 @@ const state = {
   catalogue: new Map(), indexed: [],
   cursors: [null], next: null,
   car: null, carPanel: null,
-  lastGood: 0, failedSince: 0,
+  lastGood: 0, failedSince: 0, roundSince: 0,
 };
 
 // --- small helpers ------------------------------------------------------------------------------
@@ -320,7 +321,7 @@ function evidence(health, reported) {
         h("span", { class: "value" }, comparison(model.score, model.threshold)));
     }
     if (model.failure_probability !== undefined) {
-      grid.append(h("span", { class: "what", title: `version ${model.version}` }, `${words(name)}, failure in ${span(model.horizon_s * 1000)}`), bar(model.failure_probability, model.threshold, 1),
+      grid.append(h("span", { class: "what", title: `version ${model.version}` }, `${words(name)}, failure in ${span(model.horizon_s * 1000)}`), bar(model.failure_probability, model.threshold, 1, model.threshold === undefined ? "bar share" : "bar"),
         h("span", { class: "value" }, `${percent(model.failure_probability)} %`));
     }
     for (const share of model.signals ?? []) {
@@ -565,6 +566,7 @@ async function poll() {
   try {
     do {
       again = false;
+      state.roundSince = Date.now();
       await round();
     } while (again);
     state.lastGood = Date.now();
@@ -600,8 +602,9 @@ async function round() {
 
 function showLive() {
   const ok = !state.failedSince;
-  $("live").className = `live ${document.hidden ? "" : ok ? "ok" : "bad"}`;
-  setText($("live-text"), document.hidden ? "paused" : ok ? "live" : "not live");
+  const late = polling && Date.now() - state.roundSince > LATE_MS;
+  $("live").className = `live ${document.hidden ? "" : ok && !late ? "ok" : "bad"}`;
+  setText($("live-text"), document.hidden ? "paused" : !ok ? "not live" : late ? "waiting for the API" : "live");
   $("away").hidden = ok;
   if (!ok) {
     const answered = state.fault instanceof ApiError;
@@ -636,7 +639,10 @@ function wire() {
     if (document.hidden) showLive();
     else poll();
   });
-  setInterval(refreshAges, 1000);
+  setInterval(() => {
+    refreshAges();
+    if (state.lastGood) showLive();
+  }, 1000);
 }
 
 function askedCar() {

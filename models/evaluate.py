@@ -1,0 +1,208 @@
+"""How good a detector is, by events: cars found before they fail, and how long before; cars that
+alarmed for nothing.
+
+No point-adjusted F1 (random scores look excellent under it) and no row accuracy: an alert is one
+event per car. The same functions judge the served model, each of its halves, and the plain baseline.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.cache import Columns
+from models.debounce import Debounce
+from models.labels import Fate
+from models.scoring import Batch, Model, Vehicles, assess
+
+Mask = NDArray[np.bool_]
+_CHUNK = 8192
+
+
+@dataclass(frozen=True, slots=True)
+class Trace:
+    """What a model said of each row of a log: arrays (rows,), NaN where it said nothing."""
+
+    score: NDArray[np.float64]
+    probability: NDArray[np.float64]
+    alarm: Mask
+
+
+def trace(model: Model, columns: Columns) -> Trace:
+    """Run the scorer's own path over a log, in order of arrival."""
+    n = len(columns)
+    score, probability = np.full(n, np.nan), np.full(n, np.nan)
+    alarm = np.zeros(n, dtype=bool)
+    vehicles = Vehicles(max(len(columns.lives), 1))
+    for begin in range(0, n, _CHUNK):
+        part = slice(begin, begin + _CHUNK)
+        batch = Batch(
+            [columns.lives[i] for i in columns.life[part].tolist()],
+            np.asarray(columns.event_time[part]),
+            np.asarray(columns.signals[part], dtype=np.float64),
+            ~columns.suspect[part],
+        )
+        for verdict in assess(model, [(vehicles, batch)], 0)[0]:
+            row = begin + verdict.row
+            alarm[row] = verdict.state == "alarm"
+            if verdict.score is not None:
+                score[row] = verdict.score
+            if verdict.probability is not None:
+                probability[row] = verdict.probability
+    return Trace(score, probability, alarm)
+
+
+def debounced(values: NDArray[np.floating[Any]], threshold: float, policy: Debounce) -> Mask:
+    """Where one car's alarm stands, row by row; NaN rows change nothing."""
+    state = policy.start()
+    alarm = np.zeros(values.size, dtype=bool)
+    for i, value in enumerate(values.tolist()):
+        if value == value:  # not NaN
+            state.push(value, threshold)
+        alarm[i] = state.alarm
+    return alarm
+
+
+@dataclass(frozen=True, slots=True)
+class Life:
+    """One car of the log: its fate, and its rows in order of arrival."""
+
+    fate: Fate
+    rows: NDArray[np.int64]
+    times: NDArray[np.int64]
+
+
+def events(lives: Sequence[Life], alarm: Mask) -> dict[str, Any]:
+    """Events of one detector, whose `alarm` (all rows of the log) is given.
+
+    A failure counts when it lies within the car's rows; it is detected by an alarm that stands at
+    some row between onset and failure. `lead_s` is the median time on the clock from the first such
+    row to the failure. A false alarm is a healthy car, or one before its onset, that alarmed.
+    """
+    leads: dict[str, list[float]] = {}
+    missed: dict[str, int] = {}
+    false_healthy = false_early = healthy = 0
+    for life in lives:
+        stands = alarm[life.rows]
+        fate = life.fate
+        if fate.mode is None or fate.onset is None or fate.failure is None:
+            healthy += 1
+            false_healthy += bool(stands.any())
+            continue
+        false_early += bool(stands[life.times < fate.onset].any())
+        if not fate.failed:
+            continue
+        hits = life.times[stands & (life.times >= fate.onset) & (life.times < fate.failure)]
+        if hits.size:
+            leads.setdefault(fate.mode, []).append((fate.failure - int(hits.min())) / 1000)
+        else:
+            missed[fate.mode] = missed.get(fate.mode, 0) + 1
+    by_mode = {
+        mode: _found(leads.get(mode, []), missed.get(mode, 0)) for mode in sorted({*leads, *missed})
+    }
+    return {
+        **_found([lead for found in leads.values() for lead in found], sum(missed.values())),
+        "healthy": healthy,
+        "false_alarms": false_healthy,
+        "false_alarms_before_onset": false_early,
+        "by_mode": by_mode,
+    }
+
+
+def auc(values: NDArray[np.floating[Any]], labels: Mask) -> float | None:
+    """Area under the ROC curve (rank statistic, ties shared); None without both classes."""
+    positives = int(labels.sum())
+    negatives = labels.size - positives
+    if not positives or not negatives:
+        return None
+    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
+    ranks = (np.cumsum(counts) - (counts - 1) / 2)[inverse]
+    area = (ranks[labels].sum() - positives * (positives + 1) / 2) / (positives * negatives)
+    return round(float(area), 4)
+
+
+def report(
+    model: Model,
+    columns: Columns,
+    fates: Mapping[str, Fate],
+    baseline: tuple[NDArray[np.floating[Any]], float],
+    *,
+    horizon_ms: float,
+    acceleration: float,
+) -> dict[str, Any]:
+    """All metrics of a model on a log whose lives have known fates; `baseline` = scores, threshold.
+
+    The baseline's scores (rows,) are NaN where a row is not valid.
+    """
+    traced = trace(model, columns)
+    lives = _lives(columns, fates)
+    labels = np.zeros(len(columns), dtype=bool)
+    for life in lives:
+        labels[life.rows] = life.fate.label(life.times, horizon_ms)
+    known = np.concatenate([life.rows for life in lives]) if lives else np.empty(0, np.int64)
+    judged = known[~np.isnan(traced.probability[known])]
+    scores, limit = baseline
+    detectors = {
+        "scorer": (traced.alarm, None),
+        "autoencoder": _alarms(lives, traced.score, model.autoencoder.threshold, model.autoencoder.debounce),
+        "lstm": _alarms(lives, traced.probability, model.lstm.threshold, model.lstm.debounce),
+        "pca": _alarms(lives, scores, limit, model.autoencoder.debounce),
+    }
+    found: dict[str, Any] = {}
+    for name, (alarm, values) in detectors.items():
+        found[name] = events(lives, alarm)
+        if values is not None:
+            found[name]["auc"] = auc(values[judged], labels[judged])
+    scorer = found["scorer"]
+    lead = scorer["lead_s"]
+    return {
+        "rows": int(known.size),
+        "vehicles": len(lives),
+        "detectors": found,
+        "summary": {
+            "auc": found["lstm"]["auc"],
+            "failures": scorer["failures"],
+            "detected": scorer["detected"],
+            "lead_s": lead,
+            "lead_component_s": None if lead is None else round(lead * acceleration),
+            "healthy": scorer["healthy"],
+            "false_alarms": scorer["false_alarms"],
+            "brier": _brier(traced.probability[judged], labels[judged]),
+        },
+    }
+
+
+def _alarms(
+    lives: Sequence[Life], values: NDArray[np.floating[Any]], threshold: float, policy: Debounce
+) -> tuple[Mask, NDArray[np.floating[Any]]]:
+    alarm = np.zeros(values.size, dtype=bool)
+    for life in lives:
+        alarm[life.rows] = debounced(values[life.rows], threshold, policy)
+    return alarm, values
+
+
+def _lives(columns: Columns, fates: Mapping[str, Fate]) -> list[Life]:
+    order = np.argsort(columns.life, kind="stable")
+    bounds = np.searchsorted(columns.life[order], np.arange(len(columns.lives) + 1))
+    lives = []
+    for number, name in enumerate(columns.lives):
+        rows = order[bounds[number] : bounds[number + 1]]
+        if name in fates and rows.size:
+            lives.append(Life(fates[name], rows, np.asarray(columns.event_time[rows])))
+    return lives
+
+
+def _found(leads: list[float], missed: int) -> dict[str, Any]:
+    return {
+        "failures": len(leads) + missed,
+        "detected": len(leads),
+        "lead_s": round(float(np.median(leads)), 1) if leads else None,
+    }
+
+
+def _brier(probability: NDArray[np.floating[Any]], labels: Mask) -> float | None:
+    if not labels.size:
+        return None
+    return round(float(np.mean(np.square(probability - labels))), 4)

@@ -1,0 +1,102 @@
+"""The command line: help that teaches, sentences instead of stack traces, exit codes."""
+
+import json
+import socket
+
+import pytest
+from typer.testing import CliRunner
+
+from twin.cli import app
+from twin.cli.loop import percentiles
+
+runner = CliRunner()
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path, monkeypatch):
+    """No running stack of the developer's is found."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("KAFKA_BOOTSTRAP", "REDIS_URL", "MQTT_URLS"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [["up"], ["demo"], ["replay"], ["twin", "get"], ["twin", "command"], ["bench", "loop"]],
+)
+def test_every_command_explains_itself(command):
+    """--help says what it does and lists its options."""
+    done = runner.invoke(app, [*command, "--help"])
+    assert done.exit_code == 0
+    assert "--help" in done.output
+
+
+def test_all_commands_are_listed():
+    """The help of `cartwin` names every command."""
+    done = runner.invoke(app, ["--help"])
+    for name in (
+        "up",
+        "demo",
+        "replay",
+        "simulate",
+        "train",
+        "evaluate",
+        "models",
+        "twin",
+        "bench",
+    ):
+        assert name in done.output
+
+
+def test_a_command_without_a_stack_says_how_to_start_one():
+    """Exit code 2 and a sentence."""
+    done = runner.invoke(app, ["twin", "get", "car-1"])
+    assert done.exit_code == 2
+    assert "cartwin up" in done.output
+
+
+def test_an_api_that_does_not_answer_is_named():
+    """Exit code 1 and the address."""
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{held.getsockname()[1]}"
+        done = runner.invoke(app, ["twin", "list", "--api", url])
+    assert done.exit_code == 1
+    assert url in done.output
+    assert "Traceback" not in done.output
+
+
+def test_arguments_that_are_no_json_are_refused():
+    """Exit code 2, naming the input."""
+    done = runner.invoke(
+        app, ["twin", "command", "car-1", "ping", "--args", "{x", "--api", "http://x"]
+    )
+    assert done.exit_code == 2
+    assert "{x" in done.output
+
+
+def test_a_taken_port_is_named_with_what_to_do(tmp_path):
+    """`cartwin up` says which port, and which option or variable helps."""
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        held.listen()
+        port = held.getsockname()[1]
+        done = runner.invoke(
+            app, ["up", "--data-dir", str(tmp_path / "d"), "--kafka-port", str(port), "--json"]
+        )
+    assert done.exit_code == 1
+    assert str(port) in done.output
+    assert "--kafka-port" in done.output
+    assert "KAFKA_BOOTSTRAP" in done.output
+
+
+def test_more_degraded_cars_than_cars_are_refused():
+    """Exit code 2."""
+    done = runner.invoke(app, ["demo", "--cars", "10", "--degraded", "11"])
+    assert done.exit_code == 2
+
+
+def test_percentiles_are_nearest_rank():
+    """p50 and p99 of 0..100 are 50 and 99; no samples say so."""
+    assert percentiles(range(101)) == {"n": 101, "p50": 50, "p99": 99}
+    assert json.dumps(percentiles([])) == '{"n": 0}'
