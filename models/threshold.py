@@ -5,8 +5,8 @@ nothing about how many cars will raise an alarm. `alarm_level` is the highest th
 car would still have raised its debounced alarm; these levels are block maxima, so their tail is
 fitted by a Gumbel distribution (Coles 2001, "An introduction to statistical modeling of extreme
 values", ch. 3) with L-moments (Hosking 1990), and the threshold is the level that one car in
-`1 / share` reaches, and never less than a tenth above the highest one seen.
-A Pareto tail over rows (POT) was tried instead and moved from 1.1 to 9 between seeds.
+`1 / share` reaches. A Pareto tail over rows (POT) was tried instead and moved from 1.1 to 9 between
+seeds. Scores with an upper end, as a network's logits, have no such tail: for them `above_all`.
 """
 
 import math
@@ -46,13 +46,16 @@ def gumbel(levels: Sequence[float]) -> tuple[float, float]:
     return mean - _EULER * scale, scale
 
 
-def threshold(levels: Sequence[float], share: float) -> float:
+def above_all(levels: Sequence[float]) -> float:
+    """The highest of the levels and a tenth of its distance from the median more."""
+    highest = max(levels)
+    return highest + _MARGIN * (highest - float(np.median(np.asarray(levels))))
+
+
+def extreme(levels: Sequence[float], share: float) -> float:
     """The level that a healthy car reaches with probability `share` (0..1) in one history.
 
-    `levels` are those of healthy calibration cars, one each, at least two. The margin over the
-    highest one is a tenth of the way up from the median.
+    `levels` are those of healthy calibration cars, one each, at least two. Never below `above_all`.
     """
     location, scale = gumbel(levels)
-    reached = location - scale * math.log(-math.log1p(-share))
-    highest, median = max(levels), float(np.median(np.asarray(levels)))
-    return max(reached, highest + _MARGIN * (highest - median))
+    return max(location - scale * math.log(-math.log1p(-share)), above_all(levels))

@@ -32,7 +32,7 @@ from models.features import FEATURES, WINDOW, Features, compute, feature_hash, w
 from models.labels import PARTS, Split, Truth, read_truth, split
 from models.log import Stretch, freeze
 from models.network import Mask, Scaler
-from models.threshold import alarm_level, threshold
+from models.threshold import above_all, alarm_level, extreme
 from twin.kit import logs
 
 log = logs.get(__name__)
@@ -40,6 +40,8 @@ log = logs.get(__name__)
 DEBOUNCE: Final = Debounce(k=8, n=12, calm=12, release=0.8)
 ALARM_SHARE: Final = 1e-5
 """Of healthy cars that may raise an alarm in one history, as the fitted tail says."""
+MIN_PROBABILITY: Final = 0.8
+"""An alarm of the LSTM should be right four times out of five at the least."""
 MARGIN_MS: Final = 5_000
 """Rows so close before a fault's onset are called neither healthy nor faulty."""
 STRIDE: Final = 4
@@ -191,28 +193,28 @@ def _calibrate(
     logits = network.evaluate_logits(lstm, scaler, found)
     line = platt(logits, data.label[part][ends])
 
-    def limit(values: NDArray[Any], lives: NDArray[np.int64]) -> float:
-        levels = [alarm_level(values[lives == car], DEBOUNCE.k, DEBOUNCE.n) for car in cars]
-        known = [level for level in levels if np.isfinite(level)]
+    def levels(values: NDArray[Any], lives: NDArray[np.int64]) -> list[float]:
+        found = (alarm_level(values[lives == car], DEBOUNCE.k, DEBOUNCE.n) for car in cars)
+        known = [level for level in found if np.isfinite(level)]
         if len(known) < 2:
             raise NotEnoughData(
                 f"{len(known)} healthy vehicles to calibrate on have {WINDOW + DEBOUNCE.k} rows;"
                 " at least 2 are needed, simulate more days"
             )
-        return threshold(known, ALARM_SHARE)
+        return known
 
-    chance = line[0] * limit(logits, life[ends]) + line[1]
+    chance = line[0] * above_all(levels(logits, life[ends])) + line[1]
+    anomaly = levels((residuals / scales).max(axis=1), life)
     return Trained(
         scaler=scaler,
         autoencoder=autoencoder,
         scales=scales.astype(np.float32),
-        autoencoder_threshold=limit((residuals / scales).max(axis=1), life),
+        autoencoder_threshold=extreme(anomaly, ALARM_SHARE),
         lstm=lstm,
         line=line,
-        # An alarm should at least be likelier than not.
-        lstm_threshold=max(0.5, 1 / (1 + float(np.exp(-np.clip(chance, -30, 30))))),
+        lstm_threshold=max(MIN_PROBABILITY, 1 / (1 + float(np.exp(-np.clip(chance, -30, 30))))),
         pca=pca,
-        pca_threshold=limit(pca.scores(data.features[part]), life),
+        pca_threshold=extreme(levels(pca.scores(data.features[part]), life), ALARM_SHARE),
     )
 
 

@@ -12,10 +12,10 @@ from twin.app import INPUTS, Declarations, declare
 from twin.apply import Context
 from twin.book import Book
 from twin.deadlines import Deadlines
-from twin.policy import load_policy
 from twin.kit import kafka, logs
 from twin.kit.clock import SystemClock
 from twin.kit.health import HealthServer
+from twin.policy import load_policy
 from twin.settings import WorkerSettings
 from twin.stream import Poll
 from twin.view import View

@@ -109,11 +109,12 @@ def test_nobody_runs_where_nothing_is(tmp_path):
 
 
 def test_endpoints_file_says_more_than_the_printed_line(tmp_path):
-    """endpoints.json adds pid and health to the four public keys."""
+    """endpoints.json adds pid, health and validation mode to the four public keys."""
     with hold(tmp_path, fresh=False):
         data.write_endpoints(tmp_path, ENDPOINTS)
         document = json.loads((tmp_path / "endpoints.json").read_text())
-    assert {**ENDPOINTS.public(), "pid": 4711, "health": dict(ENDPOINTS.health)} == document
+    more = {"pid": 4711, "health": dict(ENDPOINTS.health), "validation": None}
+    assert document == {**ENDPOINTS.public(), **more}
     assert list(ENDPOINTS.public()) == ["api", "mqtt", "kafka", "redis"]
 
 

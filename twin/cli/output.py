@@ -25,10 +25,10 @@ def result(value: Any) -> None:
 
 def say(text: str) -> None:
     """A line for people."""
-    console.print(text, markup=False)
+    console.print(text, markup=False, soft_wrap=True)
 
 
 def fail(sentence: str, code: int = MISSED) -> NoReturn:
     """Say what went wrong and end with `code`."""
-    console.print(f"cartwin: {sentence}", style="red", markup=False)
+    console.print(f"cartwin: {sentence}", style="red", markup=False, soft_wrap=True)
     raise typer.Exit(code)

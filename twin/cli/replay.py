@@ -119,10 +119,11 @@ def about(plan: Plan) -> Iterator[str]:
         yield f"{plan.suspect:,} rows are suspect:"
     for name, one in sorted(plan.by_signal.items(), key=lambda entry: -entry[1].rows):
         signal = BY_NAME[name]
-        whole = ", an integer" if signal.type == "int" else ""
+        unit = "" if signal.unit == "1" else f" {signal.unit}"
+        whole = ", an integer," if signal.type == "int" else ""
         yield (
-            f"  {name}: {one.rows:,} rows, worst {one.worst:g};"
-            f" {signal.low:g} to {signal.high:g} {signal.unit}{whole} is possible"
+            f"  {name}: {one.rows:,} rows, worst {one.worst:g}{unit};"
+            f" {signal.low:g} to {signal.high:g}{unit}{whole} is possible"
         )
 
 

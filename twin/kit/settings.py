@@ -50,5 +50,5 @@ def _explain(cls: type[BaseSettings], error: ValidationError) -> NoReturn:
         secret = "secret" in name or "password" in name or "url" in name
         value = "***" if secret else repr(fault.get("input"))
         message = fault["msg"][0].lower() + fault["msg"][1:]
-        print(f"setting {name.upper()}={value} is not accepted: {message}{about}", file=sys.stderr)
+        sys.stderr.write(f"setting {name.upper()}={value} is not accepted: {message}{about}\n")
     raise SystemExit(2)

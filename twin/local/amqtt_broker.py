@@ -173,8 +173,9 @@ class LoopbackBroker(Broker):
 
 
 def _client_id(session: Session) -> str:
-    assert session.client_id is not None, "amqtt makes one up for a client without"
-    return session.client_id
+    client_id: str | None = session.client_id
+    assert client_id is not None, "amqtt makes one up for a client without"
+    return client_id
 
 
 async def serve(host: str, port: int) -> None:

@@ -41,9 +41,10 @@ async def open_session(
     if (await reader.readexactly(1))[0] != mqtt.CONNECT:
         raise BadFrame("the first packet is no CONNECT")
     packet = mqtt.frame(mqtt.CONNECT, await _read_body(reader))
-    return await BrokerProtocolHandler.init_from_connect(
+    handler, session = await BrokerProtocolHandler.init_from_connect(
         BufferReader(packet), StreamWriterAdapter(writer), plugins
     )
+    return handler, session
 
 
 async def _read_body(reader: asyncio.StreamReader) -> bytes:
