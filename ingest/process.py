@@ -43,9 +43,8 @@ def run(name: str, settings: IngestSettings, serve: Serve) -> int:
     readiness = Readiness()
     try:
         health = HealthServer(settings.health_host, settings.health_port, readiness.faults)
-    except OSError as error:
-        address = f"{settings.health_host}:{settings.health_port}"
-        log.error("ended", why=f"HEALTH_HOST and HEALTH_PORT {address}: {error.strerror}")
+    except CartwinError as error:
+        log.error("ended", why=str(error), error=type(error).__name__)
         return 1
     try:
         asyncio.run(_until_stopped(serve, readiness))

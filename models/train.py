@@ -40,8 +40,8 @@ log = logs.get(__name__)
 DEBOUNCE: Final = Debounce(k=8, n=12, calm=12, release=0.8)
 ALARM_SHARE: Final = 1e-5
 """Of healthy cars that may raise an alarm in one history, as the fitted tail says."""
-MIN_PROBABILITY: Final = 0.8
-"""An alarm of the LSTM should be right four times out of five at the least."""
+MIN_PROBABILITY: Final = 0.7
+"""An alarm of the LSTM should be right seven times out of ten at the least."""
 MARGIN_MS: Final = 5_000
 """Rows so close before a fault's onset are called neither healthy nor faulty."""
 STRIDE: Final = 4

@@ -55,7 +55,11 @@ def main() -> int:
         ),
     )
     running = Running(declared, owner, view, partitions)
-    health = HealthServer(settings.health_host, settings.health_port, running.not_ready)
+    try:
+        health = HealthServer(settings.health_host, settings.health_port, running.not_ready)
+    except CartwinError as error:
+        log.error("cannot start", error=str(error))
+        return 1
     worker = Worker(
         declared.app, loglevel=settings.log_level, redirect_stdouts=False, override_logging=False
     )

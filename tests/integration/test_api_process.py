@@ -65,8 +65,10 @@ class Owner:
         self._redis_url = redis_url
         self._stop = threading.Event()
         self._consumer = kit_kafka.consumer(kafka, f"owner-{uuid4().hex}", "owner")
-        partitions = self._consumer.list_topics(topics.REQUESTS).topics[topics.REQUESTS].partitions
-        self._consumer.assign([until(partial(self._end, n), f"no end of {n}") for n in partitions])
+        known = self._consumer.list_topics(topics.REQUESTS, timeout=30).topics[topics.REQUESTS]
+        self.partitions = len(known.partitions)
+        ends = [until(partial(self._end, n), f"no end of {n}") for n in known.partitions]
+        self._consumer.assign(ends)
         self._thread = threading.Thread(target=lambda: asyncio.run(self._run()), name="owner")
         self._thread.start()
 
@@ -198,10 +200,7 @@ def test_request_lies_on_the_partition_of_its_vehicle(api: Api, owner: Owner, ca
     """Requests are keyed by vehicle with murmur2, so its owner reads them; headers are complete."""
     vehicle_id = car.rpartition("/")[2]
     (message,) = [m for m in owner.messages if m.key() == vehicle_id.encode()]
-    partitions = len(
-        owner._consumer.list_topics(topics.REQUESTS).topics[topics.REQUESTS].partitions
-    )
-    assert message.partition() == partition_of(vehicle_id.encode(), partitions)
+    assert message.partition() == partition_of(vehicle_id.encode(), owner.partitions)
     headers = dict(message.headers())
     assert headers["content-type"] == b"application/json"
     assert int(headers["ingested-at"]) == orjson.loads(message.value())["at"]

@@ -11,17 +11,28 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import orjson
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
+from twin.wire.errors import CartwinError
+
 Checks = Callable[[], dict[str, str]]
 """What is not ready and why; empty = ready."""
 
 
+class HealthAddressUnusable(CartwinError):
+    """The address is taken, or is not one of this machine."""
+
+
 class HealthServer:
-    """Serve health of this process until closed. Port 0 serves nothing."""
+    """Serve health of this process until closed; raises `HealthAddressUnusable`. Port 0: nothing."""
 
     def __init__(self, host: str, port: int, not_ready: Checks) -> None:
         self._server: ThreadingHTTPServer | None = None
         if port:
-            self._server = ThreadingHTTPServer((host, port), _handler(not_ready))
+            try:
+                self._server = ThreadingHTTPServer((host, port), _handler(not_ready))
+            except OSError as error:
+                raise HealthAddressUnusable(
+                    f"HEALTH_HOST and HEALTH_PORT {host}:{port}: {error.strerror}"
+                ) from error
             self._server.daemon_threads = True
             threading.Thread(target=self._server.serve_forever, name="health", daemon=True).start()
 
