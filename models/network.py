@@ -57,12 +57,6 @@ class Scaler:
         return tf.clip_by_value((features - self.mean) / self.std, -_LIMIT, _LIMIT)
 
 
-def threads(intra: int) -> None:
-    """Limit TensorFlow's threads; before the first operation."""
-    tf.config.threading.set_intra_op_parallelism_threads(intra)
-    tf.config.threading.set_inter_op_parallelism_threads(1)
-
-
 def seed(number: int) -> None:
     """Fix every source of randomness of Keras, NumPy and TensorFlow."""
     keras.utils.set_random_seed(number)

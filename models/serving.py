@@ -25,6 +25,12 @@ TOLERANCE: Final = 1e-4
 _WIDTH: Final = len(FEATURES)
 
 
+def threads(intra: int) -> None:
+    """Limit TensorFlow's threads; before its first operation."""
+    tf.config.threading.set_intra_op_parallelism_threads(intra)
+    tf.config.threading.set_inter_op_parallelism_threads(1)
+
+
 class Loaded:
     """Implements `scoring.Model` by two SavedModels."""
 

@@ -31,6 +31,8 @@ from twin.wire.telemetry import Telemetry
 log = logs.get(__name__)
 
 FLUSH_TIMEOUT_S: Final = 60.0
+MAX_TIME_MS: Final = 2**48
+"""What 48 bits of a ULID hold, the year 10889."""
 
 
 class NotDurable(CartwinError):
@@ -256,11 +258,12 @@ class Owner:
 
 
 def _arrival(message: Any) -> int:
-    """When the record entered the system, ms: the uplink's header, else Kafka's timestamp."""
+    """When the record entered the system, ms: the uplink's header, else Kafka's timestamp.
+
+    Both can be forged by whoever may write to the topic; what a ULID cannot hold counts as absent.
+    """
     for name, value in message.headers or ():
-        if name == "ingested-at":
-            try:
-                return int(value)
-            except ValueError:
-                break
-    return int(message.timestamp)
+        if name == "ingested-at" and value.isdigit() and int(value[:16]) < MAX_TIME_MS:
+            return int(value[:16])
+    timestamp = int(message.timestamp or 0)
+    return timestamp if 0 <= timestamp < MAX_TIME_MS else 0

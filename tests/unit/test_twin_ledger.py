@@ -7,9 +7,11 @@ import pytest
 from tests.twin_builders import T0, World, kinds, reply
 from twin import lifecycle
 from twin.apply import Context, Limits, deadlines_of
+from twin.effects import Effects
 from twin.lifecycle import FINAL, TRANSITIONS, Event
+from twin.step import Step
 from twin.wire.ids import command_id
-from twin.wire.records import CommandState, Transition
+from twin.wire.records import CommandState, Position, Transition
 
 HOUR = 3_600_000
 OVERDUE = Context().overdue_after_ms
@@ -473,6 +475,21 @@ def test_a_cancel_for_an_offline_car_is_said_in_its_next_session():
     assert world.twin["commands"]["cancels"] == {}
 
 
+@pytest.mark.parametrize("stale_first", [True, False])
+def test_a_cancel_is_said_once_in_a_session(stale_first):
+    """Asked while the car is stale it waits for its return; asked before, it is not said again."""
+    world, ident = ordered()
+    stale_due = T0 + world.context.stale_after_ms
+    if stale_first:
+        world.due("presence", "1", stale_due)
+        assert world.cancel(ident).downlinks == []
+    else:
+        assert len(world.cancel(ident).downlinks) == 1
+        world.due("presence", "1", stale_due)
+    effects = world.telemetry(1, speed=1.0)
+    assert [d["kind"] for d in effects.downlinks] == ["cancel"] * stale_first
+
+
 def test_a_running_command_cannot_be_cancelled():
     """409 with the state; when the car has fallen silent it can."""
     world, ident = ordered()
@@ -544,3 +561,17 @@ def test_deadlines_are_rebuilt_from_the_ledger():
         if d.of == "command"
     }
     assert rebuilt == {queued: T0 + 60_000, sent: T0 + OVERDUE}
+
+
+# --- one record ------------------------------------------------------------------------------------
+
+
+def test_a_record_sees_its_own_writes():
+    """Within one record an entry is read as the record has left it so far."""
+    world, ident = ordered()
+    position = Position(topic="requests", partition=3, offset=99)
+    step = Step(world.twin, world.ledger, position, T0, world.context, Effects())
+    command = step.command(ident)
+    assert command is not None
+    step.put({**command, "lane": "other"})
+    assert step.command(ident) == {**command, "lane": "other"}

@@ -188,3 +188,14 @@ def test_the_stale_deadline_is_rebuilt_after_a_recovery():
     assert (deadline.of, deadline.ref, deadline.due) == ("presence", "5", T0 + 500 + STALE)
     world.offline(5)
     assert deadlines_of(world.twin, [], world.context) == []
+
+
+def test_the_last_sign_of_life_does_not_go_back_in_time():
+    """A record that arrived earlier and is applied later does not bring silence nearer."""
+    world = World()
+    world.online(5)
+    world.now += 1000
+    world.telemetry(5, speed=1.0)
+    world.now -= 500
+    world.telemetry(5, coolant_temp=90.0)
+    assert world.twin["presence"]["seen"] == T0 + 1000

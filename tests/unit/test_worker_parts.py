@@ -1,8 +1,12 @@
 """Parts of the worker's shell that need no server: the book of commands, deadlines, the index."""
 
+from types import SimpleNamespace
+
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from twin import agents
 from twin.book import IDEMPOTENCY_MS, Book
 from twin.deadlines import Deadlines
 from twin.effects import Deadline
@@ -83,3 +87,22 @@ def test_the_index_has_counted_fields_and_indexed_signals():
         "firmware": "",
         "coolant_temp": 91.5,
     }
+
+
+@pytest.mark.parametrize(
+    ("headers", "timestamp", "arrival"),
+    [
+        ([("ingested-at", b"1790000000000")], 5, 1_790_000_000_000),
+        ([("ingested-at", b"-1")], 5, 5),
+        ([("ingested-at", b"now")], 5, 5),
+        ([("ingested-at", b"9" * 40)], 5, 5),
+        ([("ingested-at", b"\xff")], 5, 5),
+        ([], 2**60, 0),
+        (None, -1, 0),
+        (None, None, 0),
+    ],
+)
+def test_a_forged_time_of_arrival_counts_as_absent(headers, timestamp, arrival):
+    """A header or timestamp that no ULID can hold must not end the worker."""
+    message = SimpleNamespace(headers=headers, timestamp=timestamp)
+    assert agents._arrival(message) == arrival
