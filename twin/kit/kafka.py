@@ -5,7 +5,7 @@ bounded queue. Consumer: no automatic commit; whoever reads commits after its wo
 """
 
 import time
-from typing import Any
+from typing import Any, Final
 
 from confluent_kafka import Consumer, KafkaException, Producer
 
@@ -15,6 +15,10 @@ from twin.wire.errors import CartwinError
 log = logs.get(__name__)
 
 Headers = list[tuple[str, bytes]]
+
+
+_LOG_EVERY_S: Final = 10.0
+_last_logged: dict[str, float] = {}
 
 
 class KafkaUnavailable(CartwinError):
@@ -35,8 +39,7 @@ def producer(bootstrap: str, client_id: str, **overrides: Any) -> Producer:
             # Time to live in the queue: longer than a broker restart, so that the window in front
             # of the producer holds back the source instead of losing records.
             "message.timeout.ms": 300_000,
-            "error_cb": _log_error,
-            "log_level": 3,
+            **_QUIET,
             **overrides,
         }
     )
@@ -54,8 +57,7 @@ def consumer(bootstrap: str, group: str, client_id: str, **overrides: Any) -> Co
             "auto.offset.reset": "earliest",
             "session.timeout.ms": 10_000,
             "fetch.wait.max.ms": 20,
-            "error_cb": _log_error,
-            "log_level": 3,
+            **_QUIET,
             **overrides,
         }
     )
@@ -80,4 +82,17 @@ def wait_for_topics(client: Producer | Consumer, topics: list[str], timeout_s: f
 
 
 def _log_error(error: Any) -> None:
-    log.warning("kafka client", error=error.str(), code=error.name(), fatal=error.fatal())
+    """The client repeats itself many times a second while a broker is away: once in a while is enough."""
+    now = time.monotonic()
+    if error.fatal() or now - _last_logged.get(error.name(), -_LOG_EVERY_S) >= _LOG_EVERY_S:
+        _last_logged[error.name()] = now
+        log.warning("kafka client", error=error.str(), code=error.name(), fatal=error.fatal())
+
+
+_QUIET: Final[dict[str, Any]] = {
+    "error_cb": _log_error,
+    # librdkafka's own lines on stderr say the same without our format.
+    "log_level": 0,
+    "reconnect.backoff.ms": 100,
+    "reconnect.backoff.max.ms": 2_000,
+}
