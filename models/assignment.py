@@ -75,9 +75,9 @@ class Assignment:
         try:
             known = consumer.committed(partitions, timeout=_KAFKA_S)
             back = [
-                TopicPartition(p.topic, p.partition, int(p.metadata) - self._restore_ms)
+                TopicPartition(p.topic, p.partition, int(said) - self._restore_ms)
                 for p in known
-                if p.offset >= 0 and (p.metadata or "").isdecimal()
+                if p.offset >= 0 and (said := p.metadata or "").isdecimal()
             ]
             found = consumer.offsets_for_times(back, timeout=_KAFKA_S) if back else []
         except KafkaException as error:

@@ -40,7 +40,13 @@ class Pca:
         explained = np.cumsum(values[order]) / values.sum()
         kept = order[: int(np.searchsorted(explained, _EXPLAINED)) + 1]
         raw = cls(mean, std, vectors[:, kept].T, values[kept], np.ones(2))
-        return cls(mean, std, raw.components, raw.variances, np.quantile(raw._parts(calibration), _QUANTILE, axis=0))
+        return cls(
+            mean,
+            std,
+            raw.components,
+            raw.variances,
+            np.quantile(raw._parts(calibration), _QUANTILE, axis=0),
+        )
 
     def scores(self, rows: Features) -> Floats:
         """The larger of T2 and Q (n,), each in units of its calibration quantile."""

@@ -57,7 +57,7 @@ def spool(
     """
 
     def column(name: str, kind: Any, *shape: int) -> Any:
-        return np.lib.format.open_memmap(folder / f"{name}.npy", "w+", kind, (rows, *shape))
+        return np.memmap(folder / name, kind, "w+", shape=(rows, *shape))
 
     life = column("life", np.int64)
     event_time = column("event_time", np.int64)

@@ -1,10 +1,12 @@
 """Logits to probabilities that mean what they say, on cars that no network was trained on."""
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
 
-def platt(logits: NDArray[np.floating], labels: NDArray[np.bool_]) -> tuple[float, float]:
+def platt(logits: NDArray[np.floating[Any]], labels: NDArray[np.bool_]) -> tuple[float, float]:
     """Slope and offset that make sigmoid(slope * logit + offset) a calibrated probability.
 
     Newton's method on the log loss with Platt's smoothed targets (Lin et al., Machine Learning 2007).

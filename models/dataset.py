@@ -7,14 +7,19 @@ count verified. Pulling inside one graph is six times faster than iterating in P
 30,000 against 5,600 records/s).
 """
 
+import tempfile
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import tensorflow as tf
 import tensorflow_io as tfio
 
+from models import cache, progress
 from models.errors import LogChanged
+from models.labels import Truth, read_truth
 from models.log import Counter, Stretch, commit_start
 
 _AT_ONCE = 1000
@@ -53,6 +58,22 @@ def read(
     counter.verify()
 
 
+@contextmanager
+def loaded(
+    bootstrap: str, stretch: Stretch, truth_stretch: Stretch, form: progress.Form
+) -> Iterator[tuple[cache.Columns, Truth]]:
+    """Both topics read once through tensorflow-io; the cache lives as long as the block."""
+    with progress.steps(f"reading {truth_stretch.topic}", truth_stretch.rows, form) as advance:
+        truth = read_truth(
+            value for batch in read(bootstrap, truth_stretch, advance=advance) for value, _ in batch
+        )
+    with tempfile.TemporaryDirectory(prefix="cartwin-cache-") as folder:
+        with progress.steps(f"reading {stretch.topic}", stretch.rows, form) as advance:
+            batches = read(bootstrap, stretch, advance=advance)
+            columns = cache.spool(Path(folder), stretch.rows, batches, truth.life_of)
+        yield columns, truth
+
+
 def _open(bootstrap: str, topic: str, group: str) -> Any:
     return tfio.experimental.streaming.KafkaGroupIODataset(
         topics=[topic],
@@ -68,7 +89,7 @@ def _open(bootstrap: str, topic: str, group: str) -> Any:
     )
 
 
-@tf.function(reduce_retracing=True)  # type: ignore[misc]
+@tf.function(reduce_retracing=True)  # type: ignore[untyped-decorator]
 def _pull(records: Any, n: Any) -> Any:
     values = tf.TensorArray(tf.string, size=n)
     keys = tf.TensorArray(tf.string, size=n)

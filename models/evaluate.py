@@ -5,6 +5,7 @@ No point-adjusted F1 (random scores look excellent under it) and no row accuracy
 event per car. The same functions judge the served model, each of its halves, and the plain baseline.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -59,7 +60,7 @@ def debounced(values: NDArray[np.floating[Any]], threshold: float, policy: Debou
     state = policy.start()
     alarm = np.zeros(values.size, dtype=bool)
     for i, value in enumerate(values.tolist()):
-        if value == value:  # not NaN
+        if not math.isnan(value):
             state.push(value, threshold)
         alarm[i] = state.alarm
     return alarm
@@ -146,7 +147,9 @@ def report(
     scores, limit = baseline
     detectors = {
         "scorer": (traced.alarm, None),
-        "autoencoder": _alarms(lives, traced.score, model.autoencoder.threshold, model.autoencoder.debounce),
+        "autoencoder": _alarms(
+            lives, traced.score, model.autoencoder.threshold, model.autoencoder.debounce
+        ),
         "lstm": _alarms(lives, traced.probability, model.lstm.threshold, model.lstm.debounce),
         "pca": _alarms(lives, scores, limit, model.autoencoder.debounce),
     }

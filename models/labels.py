@@ -111,7 +111,10 @@ def split(fates: Iterable[Fate], seed: int) -> Split:
     for faulty in (False, True):
         # In order of mode, so that every part gets its share of each.
         group = [v for v in mode_of if (mode_of[v] is not None) == faulty]
-        group = sorted(np.array(sorted(group))[rng.permutation(len(group))].tolist(), key=lambda v: str(mode_of[v]))
+        group = sorted(
+            np.array(sorted(group))[rng.permutation(len(group))].tolist(),
+            key=lambda v: str(mode_of[v]),
+        )
         debt = np.zeros(len(PARTS))
         for vehicle in group:
             debt += _SHARES

@@ -41,7 +41,10 @@ class Stretch:
         share = min(1.0, rows / max(self.rows, 1))
         return Stretch(
             self.topic,
-            tuple(Range(r.partition, r.end - int((r.end - r.start) * share), r.end) for r in self.ranges),
+            tuple(
+                Range(r.partition, r.end - int((r.end - r.start) * share), r.end)
+                for r in self.ranges
+            ),
         )
 
 

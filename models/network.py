@@ -220,5 +220,7 @@ def _export(
 ) -> None:
     archive = keras.export.ExportArchive()
     archive.track(network)
-    archive.add_endpoint("serve", serve, input_signature=[tf.TensorSpec((None, *shape), tf.float32)])
+    archive.add_endpoint(
+        "serve", serve, input_signature=[tf.TensorSpec((None, *shape), tf.float32)]
+    )
     archive.write_out(str(folder), verbose=False)

@@ -12,7 +12,7 @@ import threading
 import time
 from types import FrameType
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from models import intake, registry, serving
 from models.assignment import Assignment
@@ -168,7 +168,9 @@ class Scorer:
         for record, why in refused:
             if record.offset >= self._assignment.partitions[record.partition].speak_from:
                 metrics.SCORER_ROWS.labels("rejected").inc()
-                log.warning("record rejected", position=f"{record.partition}/{record.offset}", why=str(why))
+                log.warning(
+                    "record rejected", position=f"{record.partition}/{record.offset}", why=str(why)
+                )
                 aside = intake.rejection(record, why, now)
                 self._produce(topics.REJECTED, aside.key, aside.value, aside.headers)
         self._score(rows, now)
@@ -206,9 +208,7 @@ class Scorer:
             metrics.SCORER_EVENT_AGE.observe(max(now - row.event_time, 0) / 1000)
         if why is None:
             return
-        record = score_record(
-            model, row, verdict, why, partition=number, offset=offset, now_ms=now
-        )
+        record = score_record(model, row, verdict, why, partition=number, offset=offset, now_ms=now)
         metrics.SCORER_SCORES.labels(verdict.state, why).inc()
         self._produce(topics.SCORES, row.vehicle_id.encode(), codec.dump(record), _JSON)
 
@@ -241,7 +241,9 @@ class Scorer:
     def _produce(self, topic: str, key: bytes | None, value: bytes, headers: kafka.Headers) -> None:
         while True:
             try:
-                self._producer.produce(topic, value, key, headers=headers, on_delivery=self._told)
+                self._producer.produce(
+                    topic, value, key, headers=list(headers), on_delivery=self._told
+                )
                 return
             except BufferError:
                 self._producer.poll(0.1)
@@ -274,5 +276,7 @@ def _record(message: Message) -> intake.Record:
     assert topic is not None
     assert partition is not None
     assert offset is not None
-    headers = [(name, value or b"") for name, value in message.headers() or []]
+    said = message.headers() or []
+    assert isinstance(said, list)
+    headers = [(name, v.encode() if isinstance(v, str) else v or b"") for name, v in said]
     return intake.Record(topic, partition, offset, message.key(), message.value(), headers)

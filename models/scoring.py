@@ -175,9 +175,7 @@ def assess(
     row = window = 0
     for (vehicles, _), p in zip(work, prepared, strict=True):
         rows, windows = slice(row, row + p.rows.size), slice(window, window + p.ends.size)
-        verdicts.append(
-            vehicles.judge(model, p, scores[rows], residuals[rows], chances[windows])
-        )
+        verdicts.append(vehicles.judge(model, p, scores[rows], residuals[rows], chances[windows]))
         row, window = rows.stop, windows.stop
     return verdicts
 

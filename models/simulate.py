@@ -19,7 +19,6 @@ from twin.wire import codec, topics
 from twin.wire.telemetry import Telemetry
 
 
-
 @dataclass(frozen=True, slots=True)
 class Plan:
     """What to simulate. `days` are component days; `start_ms` is the moment before the first row."""
@@ -119,7 +118,10 @@ def _write(
     deliveries: _Deliveries,
 ) -> None:
     names = list(rows)
-    headers = [("ingested-at", str(event_time).encode()), ("content-type", codec.AVRO_BINARY.encode())]
+    headers = [
+        ("ingested-at", str(event_time).encode()),
+        ("content-type", codec.AVRO_BINARY.encode()),
+    ]
     for car, values in enumerate(zip(*(rows[name].tolist() for name in names), strict=True)):
         telemetry = Telemetry(
             vehicle_id(car),
@@ -143,7 +145,7 @@ def _produce(
 ) -> None:
     while True:
         try:
-            producer.produce(topic, value, key, on_delivery=deliveries, headers=headers)
+            producer.produce(topic, value, key, on_delivery=deliveries, headers=list(headers))
             return
         except BufferError:  # the queue is full: wait until Kafka has taken some
             producer.poll(0.1)

@@ -11,11 +11,12 @@ seeds. Scores with an upper end, as a network's logits, have no such tail: for t
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-Floats = NDArray[np.floating]
+Floats = NDArray[np.floating[Any]]
 
 _EULER = 0.5772156649015329
 _MARGIN = 0.1

@@ -5,29 +5,22 @@ by its own keys, groups, client ids and vehicle ids. One that kills or fills a s
 with `make_stack`.
 """
 
-import os
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
-from typing import Any
+from collections.abc import Iterator
 
 import pytest
 
-from twin.local import mqtt
+from tests.stacks import infrastructure, make_stack, need_mosquitto
 from twin.local.data import Endpoints
-from twin.local.options import FREE_PORTS, External, Options
+from twin.local.options import External
 from twin.local.stack import Stack
 
-MakeStack = Callable[..., tuple[Stack, Endpoints]]
-
-
-def _infrastructure(**options: Any) -> Options:
-    return Options(**{"ports": FREE_PORTS, "processes": (), **options})
+__all__ = ["make_stack"]
 
 
 @pytest.fixture(scope="session")
 def shared_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Endpoints]:
     """Kafka, Redis and amqtt without our processes."""
-    stack = Stack(_infrastructure(data_dir=tmp_path_factory.mktemp("shared"), mqtt="amqtt"))
+    stack = Stack(infrastructure(data_dir=tmp_path_factory.mktemp("shared"), mqtt="amqtt"))
     endpoints = stack.start()
     yield endpoints
     stack.stop()
@@ -54,31 +47,10 @@ def amqtt(shared_stack: Endpoints) -> str:
 @pytest.fixture(scope="session")
 def mosquitto(shared_stack: Endpoints, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """URL of a Mosquitto broker; skips where Mosquitto is not installed."""
-    if mqtt.mosquitto_binary(os.environ) is None:
-        pytest.skip(
-            "Mosquitto is not installed (apt-get install mosquitto): its tests did not run."
-        )
+    need_mosquitto()
     others = External(kafka=shared_stack.kafka, redis=shared_stack.redis)
     data_dir = tmp_path_factory.mktemp("mosquitto")
-    stack = Stack(_infrastructure(data_dir=data_dir, mqtt="mosquitto", external=others))
+    stack = Stack(infrastructure(data_dir=data_dir, mqtt="mosquitto", external=others))
     endpoints = stack.start()
     yield endpoints.mqtt[0]
     stack.stop()
-
-
-@pytest.fixture
-def make_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MakeStack]:
-    """Start an own stack: `make_stack(**fields of Options)` returns it and its endpoints.
-
-    Free ports, infrastructure only and an own data directory unless said otherwise; it is stopped
-    at the end of the test (stopping it earlier is fine).
-    """
-    with ExitStack() as started:
-
-        def make(**options: Any) -> tuple[Stack, Endpoints]:
-            options.setdefault("data_dir", tmp_path_factory.mktemp("own"))
-            stack = Stack(_infrastructure(**options))
-            started.callback(stack.stop)
-            return stack, stack.start()
-
-        yield make

@@ -9,34 +9,29 @@ from pathlib import Path
 
 import pytest
 
-from twin.local import Endpoints, Options, Stack
+from twin.local import Endpoints, Options, Stack, running
 from twin.local.options import FREE_PORTS
 
 pytestmark = pytest.mark.integration
 
 ROOT = Path(__file__).parents[2]
-SHARED = Path(os.environ.get("CARTWIN_SHARED", ROOT.parent / "shared"))
-SEED = SHARED / "data" / "seed-cars" / "car-sensor-data.csv"
-CAR_OBD = SHARED / "data" / "carobd-etios" / "carOBD-obdiidata.tar.xz"
-
 OBD = (
     "ENGINE_RUN_TINE (),ENGINE_RPM (),VEHICLE_SPEED (),THROTTLE (),COOLANT_TEMPERATURE (),"
     "PEDAL_E ()\r\n"
 )
 
 
-def data(path: Path) -> Path:
-    if not path.exists():
-        pytest.skip(f"{path} is not there: set CARTWIN_SHARED to the folder that holds data/.")
-    return path
+@pytest.fixture(scope="module")
+def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("replay")
 
 
 @pytest.fixture(scope="module")
-def warn(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Endpoints]:
+def warn(data_dir: Path) -> Iterator[Endpoints]:
     """Kafka, Redis, MQTT, uplink (VALIDATION=warn) and worker."""
     stack = Stack(
         Options(
-            data_dir=tmp_path_factory.mktemp("replay"),
+            data_dir=data_dir,
             ports=FREE_PORTS,
             processes=("uplink", "worker"),
             env={"VALIDATION": "warn"},
@@ -76,6 +71,12 @@ def trips(folder: Path) -> Path:
     return folder
 
 
+def test_a_stack_announces_its_validation_mode(warn, data_dir):
+    """The mode told to the uplink is what replay reads from endpoints.json."""
+    assert warn.validation == "warn"
+    assert running(data_dir) == warn
+
+
 def test_recorded_trips_become_twins(warn, tmp_path):
     """A folder of ragged trips: every row in Kafka, every twin equal, twice the same."""
     folder = trips(tmp_path / "trips")
@@ -98,9 +99,9 @@ def test_an_uplink_that_keeps_is_no_uplink_that_rejects(warn, tmp_path):
     assert "does the uplink run with VALIDATION=enforce?" in " ".join(said.split())
 
 
-def test_the_seed_cars_are_kept_and_marked(warn):
+def test_the_seed_cars_are_kept_and_marked(warn, shared):
     """10,000 rows of 100 cars, 9,410 of them suspect; every twin equals the last row."""
-    document, said = cartwin_replay(data(SEED), stack=warn)
+    document, said = cartwin_replay(shared / "data/seed-cars/car-sensor-data.csv", stack=warn)
     document.pop("seconds")
     assert document == {
         "ok": True, "rows": 10_000, "kafka": 10_000, "rejected": 0, "twins": 100, "equal": True,
@@ -130,8 +131,9 @@ def test_without_a_stack_it_brings_its_own(tmp_path):
 
 @pytest.mark.deep
 @pytest.mark.timeout(900)
-def test_all_trips_of_the_real_car(warn):
+def test_all_trips_of_the_real_car(warn, shared):
     """The whole carOBD archive: 304,299 rows of 129 trips."""
-    document, _ = cartwin_replay(data(CAR_OBD), stack=warn)
+    archive = shared / "data/carobd-etios/carOBD-obdiidata.tar.xz"
+    document, _ = cartwin_replay(archive, stack=warn)
     assert (document["ok"], document["equal"]) == (True, True)
     assert (document["rows"], document["kafka"], document["twins"]) == (304_299, 304_299, 129)

@@ -80,7 +80,12 @@ def test_a_later_row_with_an_older_time_does_not_win():
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("speed", 20.1), ("coolant_temp", -273.15), ("control_unit_firmware", 999_999_999)],
+    [
+        ("speed", 20.1),
+        ("coolant_temp", -273.15),
+        ("control_unit_firmware", 999_999_999),
+        ("tire_pressure_1_1", 32.0),
+    ],
 )
 def test_stored_is_what_telemetry_keeps(name, value):
     """The expectation agrees with the codec of topic telemetry, bit for bit."""

@@ -7,6 +7,7 @@ and removes it. Addresses given by hand announce no mode: a wrong one shows up a
 """
 
 import math
+import signal
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -85,7 +86,7 @@ def replay(
     pace = _speed(speed)
     mode: Validation = "enforce" if enforce else "warn"
     try:
-        with sources(path) as found:
+        with _ended_cleanly(), sources(path) as found:
             with _progress() as progress:
                 task = progress.add_task(f"reading {path.name}", total=None)
                 plan = replay_plan.make(
@@ -198,6 +199,16 @@ def _door(given: Door | None, mode: Validation, *, standalone: bool) -> Iterator
             yield Door(started.mqtt, started.kafka, stack)
         finally:
             stack.stop()
+
+
+@contextmanager
+def _ended_cleanly() -> Iterator[None]:
+    """Let SIGTERM end the command as Ctrl-C does, so that no temporary folder is left."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _given(mqtt: str | None, kafka: str | None) -> Door | None:

@@ -1,0 +1,54 @@
+"""`python -m models evaluate`: a stored model on a log with known truth, through the scorer's path."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from models import artefact, dataset, progress, registry, serving
+from models.baseline import Pca
+from models.errors import NotEnoughData
+from models.evaluate import report
+from models.features import compute
+from models.log import freeze
+
+
+def evaluate(
+    bootstrap: str,
+    store: Path,
+    version: str | None,
+    *,
+    topic: str,
+    truth_topic: str,
+    max_rows: int,
+    form: progress.Form,
+) -> dict[str, Any]:
+    """Version and metrics; `version` None is the champion. Raises a `CartwinError`."""
+    sha256 = None
+    if version is None:
+        champion = registry.current(bootstrap)
+        if champion is None:
+            raise NotEnoughData("there is no champion; train one, or name a --version")
+        version, sha256 = champion["version"], champion["sha256"]
+    made = artefact.verify(store, version, sha256)
+    model = serving.load(made)
+    pca, limit = Pca.load(made.folder)
+    stretch = freeze(bootstrap, topic).newest(max_rows)
+    with dataset.loaded(bootstrap, stretch, freeze(bootstrap, truth_topic), form) as (read, truth):
+        known = np.array([life in truth.fates for life in read.lives] or [False])
+        columns = read.only(known[read.life])
+        if not len(columns):
+            raise NotEnoughData(
+                f"no row on {topic} belongs to a car whose truth is on {truth_topic}"
+            )
+        features, valid = compute(np.asarray(columns.signals, dtype=np.float64))
+        plain = np.where(valid & ~columns.suspect, pca.scores(features), np.nan)
+        metrics = report(
+            model,
+            columns,
+            truth.fates,
+            (plain, limit),
+            horizon_ms=1000 * made.manifest["horizon_s"] / made.manifest["acceleration"],
+            acceleration=made.manifest["acceleration"],
+        )
+    return {"version": version, "topic": topic, "metrics": metrics}

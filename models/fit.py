@@ -1,0 +1,133 @@
+"""Train both networks and the baseline on examples, calibrate them on cars they have not seen."""
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+import keras
+import numpy as np
+from numpy.typing import NDArray
+
+from models import network, progress
+from models.baseline import Pca
+from models.calibration import platt
+from models.debounce import Debounce
+from models.errors import NotEnoughData
+from models.examples import Data
+from models.features import WINDOW, Features, windows
+from models.labels import PARTS
+from models.network import Floats, Scaler
+from models.threshold import above_all, alarm_level, extreme
+
+DEBOUNCE: Final = Debounce(k=8, n=12, calm=12, release=0.8)
+ALARM_SHARE: Final = 1e-5
+"""Of healthy cars that may raise an alarm in one history, as the fitted tail says."""
+MIN_PROBABILITY: Final = 0.7
+"""An alarm of the LSTM should be right seven times out of ten at the least."""
+STRIDE: Final = 4
+"""Every so manieth window is trained on; neighbours differ in one row of 32."""
+
+_SCALE_QUANTILE: Final = 0.99
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """Everything that is exported."""
+
+    scaler: Scaler
+    autoencoder: keras.Model
+    scales: Floats
+    autoencoder_threshold: float
+    lstm: keras.Model
+    line: tuple[float, float]
+    lstm_threshold: float
+    pca: Pca
+    pca_threshold: float
+
+
+def fit(data: Data, *, seed: int, epochs: int, form: progress.Form) -> Trained:
+    """Train and calibrate both networks and the baseline. Raises `NotEnoughData`."""
+    network.seed(seed)
+    rows = {part: data.features[data.of(part) & data.healthy] for part in PARTS}
+    scaler = Scaler.fit(rows["train"])
+    with progress.steps("training the autoencoder", epochs, form) as advance:
+        autoencoder = network.train_autoencoder(
+            rows["train"], rows["validate"], scaler, epochs, _telling(advance)
+        )
+    ends, found = windows(data.features, data.columns.life, data.columns.event_time, stride=STRIDE)
+    train, validate = (data.of(part)[ends] for part in ("train", "validate"))
+    labels = data.label[ends]
+    if not (labels[train].any() and (~labels[train]).any()):
+        raise NotEnoughData(
+            f"{int(train.sum())} windows to train on hold only one class; simulate more vehicles,"
+            " more days or another seed"
+        )
+    with progress.steps("training the LSTM", epochs, form) as advance:
+        lstm = network.train_lstm(
+            found[train],
+            labels[train],
+            (found[validate], labels[validate]),
+            scaler,
+            epochs,
+            _telling(advance),
+        )
+    with progress.steps("calibrating", 1, form) as advance:
+        trained = _calibrate(data, rows, scaler, autoencoder, lstm)
+        advance(1)
+    return trained
+
+
+def _calibrate(
+    data: Data,
+    rows: dict[str, Features],
+    scaler: Scaler,
+    autoencoder: keras.Model,
+    lstm: keras.Model,
+) -> Trained:
+    part = data.of("calibrate")
+    life = data.columns.life[part]
+    cars = [
+        number
+        for number in np.unique(life).tolist()
+        if data.truth.fates[data.columns.lives[number]].mode is None
+    ]
+    if len(cars) < 2:
+        raise NotEnoughData(
+            f"{len(cars)} healthy vehicles to calibrate on; at least 2 are needed, simulate more"
+        )
+    residuals = network.evaluate_residuals(autoencoder, scaler, data.features[part])
+    scales = np.maximum(np.quantile(residuals[data.healthy[part]], _SCALE_QUANTILE, axis=0), 1e-6)
+    pca = Pca.fit(rows["train"], rows["calibrate"])
+    ends, found = windows(data.features[part], life, data.columns.event_time[part])
+    logits = network.evaluate_logits(lstm, scaler, found)
+    line = platt(logits, data.label[part][ends])
+
+    def levels(values: NDArray[Any], lives: NDArray[np.int64]) -> list[float]:
+        found = (alarm_level(values[lives == car], DEBOUNCE.k, DEBOUNCE.n) for car in cars)
+        known = [level for level in found if np.isfinite(level)]
+        if len(known) < 2:
+            raise NotEnoughData(
+                f"{len(known)} healthy vehicles to calibrate on have {WINDOW + DEBOUNCE.k} rows;"
+                " at least 2 are needed, simulate more days"
+            )
+        return known
+
+    chance = line[0] * above_all(levels(logits, life[ends])) + line[1]
+    anomaly = levels((residuals / scales).max(axis=1), life)
+    return Trained(
+        scaler=scaler,
+        autoencoder=autoencoder,
+        scales=scales.astype(np.float32),
+        autoencoder_threshold=extreme(anomaly, ALARM_SHARE),
+        lstm=lstm,
+        line=line,
+        lstm_threshold=max(MIN_PROBABILITY, 1 / (1 + float(np.exp(-np.clip(chance, -30, 30))))),
+        pca=pca,
+        pca_threshold=extreme(levels(pca.scores(data.features[part]), life), ALARM_SHARE),
+    )
+
+
+def _telling(advance: progress.Advance) -> network.Told:
+    def told(_epoch: int, losses: dict[str, float]) -> None:
+        advance(1, " ".join(f"{name} {value:.4f}" for name, value in losses.items()))
+
+    return told
