@@ -100,6 +100,7 @@ def account(cars: CarSide, evidence: Evidence) -> Verdict:
         "alarms_on_degraded": len(alarms.on_degraded),
         "degraded": len(alarms.degraded),
         "decided": len(decided),
+        "versions": sorted({m["version"] for s in scores for m in s.get("models", {}).values()}),
     }
     return Verdict(figures, problems, pending)
 

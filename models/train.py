@@ -24,13 +24,9 @@ from models.examples import Data, prepare
 from models.features import FEATURES, WINDOW, feature_hash, windows
 from models.fit import DEBOUNCE, Trained, fit
 from models.log import Stretch, freeze
+from models.promotion import shortcomings
 
 _GOLDEN: Final = 64
-
-# The gate of promotion: a model that misses one of these is stored, and not made champion.
-MIN_AUC: Final = 0.8
-MIN_DETECTED: Final = 0.5
-MAX_FALSE_ALARMS: Final = 0.02
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,22 +161,3 @@ def _manifest(trained: Trained, options: Options, stretch: Stretch) -> dict[str,
             },
         },
     }
-
-
-def shortcomings(summary: dict[str, Any]) -> list[str]:
-    """Why a model with these figures is not made champion; empty when it is good enough."""
-    why = []
-    if summary["auc"] is None or summary["auc"] < MIN_AUC:
-        why.append(f"AUC of the LSTM is {summary['auc']}; at least {MIN_AUC} is wanted")
-    if summary["detected"] < MIN_DETECTED * summary["failures"] or not summary["failures"]:
-        why.append(
-            f"{summary['detected']} of {summary['failures']} failures were detected;"
-            f" at least {MIN_DETECTED:.0%} are wanted"
-        )
-    # One car of a small test set proves nothing.
-    if summary["false_alarms"] > max(1, MAX_FALSE_ALARMS * summary["healthy"]):
-        why.append(
-            f"{summary['false_alarms']} of {summary['healthy']} healthy cars raised an alarm;"
-            f" one, or {MAX_FALSE_ALARMS:.0%} of them, may"
-        )
-    return why

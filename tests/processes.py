@@ -9,6 +9,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -94,13 +95,15 @@ class Process:
         except OSError as error:
             return 0, str(error)
 
-    def metric(self, name: str) -> float:
-        """The sum of a metric over its labels; 0 while nobody answers."""
-        return sum(
-            float(line.rpartition(" ")[2])
-            for line in self.get("/metrics")[1].splitlines()
-            if line.startswith((name + "{", name + " "))
-        )
+    def metrics(self) -> Counter[str]:
+        """The sums of all metrics over their labels, of one moment; empty while nobody answers."""
+        status, text = self.get("/metrics")
+        found: Counter[str] = Counter()
+        for line in text.splitlines() if status == 200 else ():
+            if not line.startswith("#"):
+                name, _, value = line.rpartition(" ")
+                found[name.partition("{")[0]] += float(value)  # type: ignore[assignment]
+        return found
 
     def kill(self) -> None:
         """End it by SIGKILL."""

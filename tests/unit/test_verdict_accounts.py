@@ -70,6 +70,7 @@ def records():
         "vehicle_id": SICK,
         "session": START,
         "state": "alarm",
+        "models": {"autoencoder": {"version": "v1"}, "lstm": {"version": "v1"}},
     }
     told.append(("score", score, (1, 7)))
     what = {"state": "alarm", "event_time": START + 2000}
@@ -132,6 +133,7 @@ def test_a_loop_that_did_all_it_should_is_ok():
         "alarms_on_degraded": 1,
         "degraded": 1,
         "decided": 1,
+        "versions": ["v1"],
         "problems": [],
     }
     assert list(line)[:14] == [

@@ -93,6 +93,8 @@ def _drive(loop: Loop, *, show: bool) -> dict[str, Any]:
     if verdict is None:
         problems.append("the checker gave no result (logs/verdict.log)")
         verdict = {"ok": False}
+    elif trained is not None and verdict.get("versions") != [trained.get("version")]:
+        problems.append(f"scored by {verdict.get('versions')}, trained {trained.get('version')}")
     verdict["trained"] = trained
     verdict["problems"] = [*verdict.get("problems", []), *problems]
     verdict["ok"] = bool(verdict["ok"]) and not problems

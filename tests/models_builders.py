@@ -1,0 +1,60 @@
+"""Telemetry rows, a model without a network, and pieces of logs for tests of models/."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from models.debounce import Debounce
+from models.features import FEATURES, INPUTS
+from models.scoring import Batch, Gate
+from twin.wire.telemetry import Telemetry
+
+T0 = 1_790_000_000_000
+POLICY = Debounce(k=2, n=3, calm=3, release=0.8)
+
+
+class SpeedModel:
+    """A model that anyone can compute by hand.
+
+    The anomaly score of a row is its speed; the probability of a window is its last speed / 100.
+    """
+
+    version = "engine-20260101T000000Z-00000000"
+    horizon_s = 86_400
+
+    def __init__(self, threshold: float = 10.0, chance: float = 0.5) -> None:
+        self.autoencoder = Gate(threshold, POLICY)
+        self.lstm = Gate(chance, POLICY)
+
+    def rows(self, features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return features[:, FEATURES.index("speed")], np.abs(features)
+
+    def windows(self, windows: np.ndarray) -> np.ndarray:
+        return windows[:, -1, FEATURES.index("speed")] / 100
+
+
+def signals(speed: float = 0.0) -> dict[str, float]:
+    """All inputs of the features, plausible."""
+    values = dict.fromkeys(INPUTS, 1.0)
+    values.update(
+        coolant_temp=88.0, battery_voltage=230.0, battery_percentage=0.6, throttle_pos=0.1
+    )
+    return {**values, "speed": speed}
+
+
+def telemetry(
+    vehicle_id: str = "car-1", at: int = T0, speed: float = 0.0, **other: float
+) -> Telemetry:
+    """One row of one car."""
+    return Telemetry(vehicle_id, at, 0, 0, {**signals(speed), **other})
+
+
+def batch(rows: Sequence[tuple[str, int, float]], usable: Sequence[bool] | None = None) -> Batch:
+    """(vehicle id, seconds after T0, speed) as one partition's rows; a NaN speed is absent."""
+    matrix = np.array([[signals(speed)[name] for name in INPUTS] for _, _, speed in rows])
+    return Batch(
+        [vehicle for vehicle, _, _ in rows],
+        np.array([T0 + 1000 * second for _, second, _ in rows], dtype=np.int64),
+        matrix.reshape(len(rows), len(INPUTS)),
+        np.array([True] * len(rows) if usable is None else usable, dtype=bool),
+    )

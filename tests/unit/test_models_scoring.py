@@ -1,0 +1,137 @@
+"""From rows to verdicts."""
+
+import math
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from models.features import WINDOW
+from models.scoring import Batch, Vehicles, Verdict, assess
+from tests.models_builders import SpeedModel, batch
+
+MODEL = SpeedModel(threshold=10.0, chance=0.5)
+NaN = math.nan
+
+
+def _run(
+    vehicles: Vehicles, rows: list[tuple[str, int, float]], **more: list[bool]
+) -> list[Verdict]:
+    return assess(MODEL, [(vehicles, batch(rows, **more))], 0)[0]
+
+
+def _states(verdicts: list[Verdict]) -> list[str]:
+    return [verdict.state for verdict in verdicts]
+
+
+def _plain(verdict: Verdict) -> tuple[str, float | None, float | None]:
+    return verdict.state, verdict.score, verdict.probability
+
+
+def test_a_car_is_judged_when_its_window_is_full() -> None:
+    """The first WINDOW - 1 rows are insufficient data, from then on both models speak."""
+    verdicts = _run(Vehicles(10), [("car-1", i, 1.0) for i in range(WINDOW + 2)])
+    assert _states(verdicts) == ["insufficient_data"] * (WINDOW - 1) + ["normal"] * 3
+    assert verdicts[WINDOW - 2].probability is None
+    assert verdicts[WINDOW].probability == pytest.approx(0.01)
+
+
+def test_an_alarm_does_not_wait_for_the_window() -> None:
+    """The autoencoder alone may open an alarm: k of n rows."""
+    verdicts = _run(Vehicles(10), [("car-1", i, 50.0) for i in range(3)])
+    assert _states(verdicts) == ["insufficient_data", "alarm", "alarm"]
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(["car-1", "car-2", "car-3"]),
+            st.integers(0, 120),
+            st.sampled_from([0.0, 5.0, 60.0, NaN]),
+        ),
+        min_size=1,
+        max_size=150,
+    ),
+    st.data(),
+)
+def test_verdicts_do_not_depend_on_how_rows_are_batched(
+    rows: list[tuple[str, int, float]], data: st.DataObject
+) -> None:
+    """Cut anywhere, the same rows give the same verdicts."""
+    # Real streams are nearly in order; so windows fill and every state occurs.
+    rows = sorted(rows, key=lambda row: row[1] + len(row[0]))
+    whole = [_plain(v) for v in _run(Vehicles(10), rows)]
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(rows)), max_size=5)))
+    vehicles = Vehicles(10)
+    parts = [
+        _plain(verdict)
+        for begin, end in zip([0, *cuts], [*cuts, len(rows)], strict=True)
+        for verdict in _run(vehicles, rows[begin:end])
+    ]
+    assert parts == whole
+
+
+def test_partitions_are_scored_together_and_judged_apart() -> None:
+    """One call for two partitions gives each car what it gets alone."""
+    first, second = [("car-1", i, 2.0) for i in range(40)], [("car-2", i, 70.0) for i in range(40)]
+    together = assess(MODEL, [(Vehicles(5), batch(first)), (Vehicles(5), batch(second))], 0)
+    assert [_plain(v) for v in together[0]] == [_plain(v) for v in _run(Vehicles(5), first)]
+    assert [_plain(v) for v in together[1]] == [_plain(v) for v in _run(Vehicles(5), second)]
+
+
+def test_what_cannot_be_scored_is_counted() -> None:
+    """Late, incomplete and suspect rows have no score, and each has its count."""
+    vehicles = Vehicles(10)
+    rows = [("car-1", 5, 1.0), ("car-1", 5, 1.0), ("car-1", 6, NaN), ("car-1", 7, 1.0)]
+    verdicts = _run(vehicles, rows, usable=[True, True, True, False])
+    assert vehicles.counts == {"scored": 1, "late": 1, "incomplete": 1, "suspect": 1, "no_room": 0}
+    assert [(v.row, v.score) for v in verdicts] == [(0, 1.0), (2, None), (3, None)]
+
+
+def test_a_car_that_never_sends_a_good_row_is_insufficient_data() -> None:
+    """A real car without our inputs is not called normal."""
+    assert (
+        _states(_run(Vehicles(10), [("etios-1", i, NaN) for i in range(3)]))
+        == ["insufficient_data"] * 3
+    )
+
+
+def test_bad_rows_for_longer_than_the_gap_end_a_normal_state() -> None:
+    """One bad row changes nothing; half a minute of them says that nothing is known any more."""
+    vehicles = Vehicles(10)
+    _run(vehicles, [("car-1", i, 1.0) for i in range(WINDOW)])
+    verdicts = _run(vehicles, [("car-1", WINDOW + i, NaN) for i in range(40)])
+    assert _states(verdicts)[0] == "normal"
+    assert _states(verdicts)[-1] == "insufficient_data"
+
+
+def test_an_alarm_of_the_lstm_stays_while_the_window_refills() -> None:
+    """A hole in the data closes no alarm."""
+    model = SpeedModel(threshold=1000.0, chance=0.5)
+    vehicles = Vehicles(10)
+    assess(model, [(vehicles, batch([("car-1", i, 90.0) for i in range(WINDOW + 3)]))], 0)
+    after = assess(model, [(vehicles, batch([("car-1", 500, 0.0)]))], 0)[0]
+    assert _states(after) == ["alarm"]
+
+
+def test_another_model_keeps_alarms_open() -> None:
+    """Swapping the champion closes no alarm by itself."""
+    vehicles = Vehicles(10)
+    _run(vehicles, [("car-1", i, 50.0) for i in range(5)])
+    vehicles.adopt(SpeedModel(threshold=1000.0))
+    assert vehicles.cars["car-1"].autoencoder.alarm
+
+
+def test_cars_are_bounded() -> None:
+    """A stream of ever new ids does not grow the memory."""
+    vehicles = Vehicles(5)
+    _run(vehicles, [(f"car-{i}", 0, 1.0) for i in range(50)])
+    assert len(vehicles.cars) == len(vehicles.store) == 5
+    assert vehicles.counts["no_room"] == 45
+
+
+def test_an_empty_batch_is_nothing() -> None:
+    """No rows, no verdicts, no call with an odd shape."""
+    empty: Batch = batch([])
+    assert assess(MODEL, [(Vehicles(5), empty)], 0) == [[]]
