@@ -18,7 +18,8 @@ from models.labels import PARTS
 from models.network import Floats, Scaler
 from models.threshold import above_all, alarm_level, extreme
 
-DEBOUNCE: Final = Debounce(k=8, n=12, calm=12, release=0.8)
+DEBOUNCE: Final = Debounce(k=8, n=12, calm=60, release=0.8)
+"""A worn shaft is silent at a red light: an alarm closes only after a minute of calm at 1 Hz."""
 ALARM_SHARE: Final = 1e-5
 """Of healthy cars that may raise an alarm in one history, as the fitted tail says."""
 MIN_PROBABILITY: Final = 0.7

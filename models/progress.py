@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from typing import Final, Literal, get_args
 
 from twin.kit import logs
@@ -25,7 +26,8 @@ log = logs.get(__name__)
 def steps(what: str, total: int, form: Form = "auto") -> Iterator[Advance]:
     """Show `what` advancing towards `total` while the block runs."""
     if form == "auto":
-        form = "bar" if sys.stderr.isatty() else "lines"
+        # An image without rich still tells how far it is.
+        form = "bar" if sys.stderr.isatty() and find_spec("rich") else "lines"
     if form == "bar":
         with _bar(what, total) as advance:
             yield advance

@@ -116,11 +116,16 @@ class Scorer:
         try:
             self._loop(keeper, stop)
             self._commit()
+        except BaseException:
+            # The rows of a broken batch count as unread: closing must not commit them.
+            self._assignment.partitions.clear()
+            raise
         finally:
             self._doing = "stopping"
             self._consumer.close()
             keeper.stop()
             self._producer.flush(_FLUSH_S)
+        log.info("stopped")
 
     def _loop(self, keeper: ChampionKeeper, stop: threading.Event) -> None:
         wait_s = self._settings.scorer_wait_ms / 1000
@@ -193,7 +198,8 @@ class Scorer:
                     self._say(model, number, part, verdict, now)
         for owned in owners:
             for result, count in owned.vehicles.counts.items():
-                metrics.SCORER_ROWS.labels(result).inc(count)
+                known = "no_model" if model is None and result == "scored" else result
+                metrics.SCORER_ROWS.labels(known).inc(count)
             owned.vehicles.counts.clear()
 
     def _say(

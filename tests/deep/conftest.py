@@ -12,6 +12,7 @@ from twin.local.data import Endpoints
 __all__ = ["make_module_stack", "make_stack"]
 
 StartProcess = Callable[..., Process]
+Report = Callable[[str], None]
 
 
 def _start_process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StartProcess]:
@@ -32,3 +33,16 @@ def _start_process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StartPr
 
 start_process = pytest.fixture(_start_process, name="start_process")
 start_module_process = pytest.fixture(_start_process, name="start_module_process", scope="module")
+
+
+@pytest.fixture
+def report(pytestconfig: pytest.Config) -> Report:
+    """Print a line of figures that is seen although the test passes."""
+    terminal = pytestconfig.pluginmanager.get_plugin("terminalreporter")
+    assert terminal is not None
+
+    def write(line: str) -> None:
+        terminal.ensure_newline()
+        terminal.write_line(line)
+
+    return write

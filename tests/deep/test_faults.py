@@ -5,6 +5,7 @@ own logs against Kafka against the twins. Faults follow progress, not the clock:
 the process that it hits is at work.
 """
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -82,7 +83,10 @@ class Loop:
 
     def uplink_at_work(self):
         until(
-            lambda: self.uplink.check() and self.uplink.metrics()["cartwin_uplink_produced_total"] > AT_WORK,
+            lambda: (
+                self.uplink.check()
+                and self.uplink.metrics()["cartwin_uplink_produced_total"] > AT_WORK
+            ),
             "the uplink produces nothing",
         )
 
@@ -95,7 +99,10 @@ class Loop:
     def kill_worker(self):
         """SIGKILL while it applies records."""
         until(
-            lambda: self.worker.check() and self.worker.metrics()["cartwin_twin_applied_total"] > AT_WORK,
+            lambda: (
+                self.worker.check()
+                and self.worker.metrics()["cartwin_twin_applied_total"] > AT_WORK
+            ),
             "the worker applies nothing",
         )
         self.worker.kill()
@@ -148,7 +155,7 @@ def changes(bootstrap):
 
 @pytest.mark.parametrize("broker", ["mosquitto", "amqtt"])
 def test_kills_and_a_frozen_kafka_lose_nothing(
-    broker, make_stack, start_process, tmp_path, capsys, request
+    broker, make_stack, start_process, tmp_path, report, request
 ):
     """5 kills of the uplink, 3 of the worker, 10 s without Kafka: every message is in its twin."""
     if broker == "mosquitto":
@@ -173,15 +180,16 @@ def test_kills_and_a_frozen_kafka_lose_nothing(
     seconds = time.monotonic() - began
     assert (loop.uplink.starts, loop.worker.starts) == (6, 4)
     until(
-        lambda: all(b'"state":"succeeded"' in (loop.redis.get(f"command:{c}") or b"") for c in pings),
+        lambda: all(
+            b'"state":"succeeded"' in (loop.redis.get(f"command:{c}") or b"") for c in pings
+        ),
         lambda: f"not every command succeeded: {[loop.redis.get(f'command:{c}') for c in pings]}",
     )
     fleet.end()
     line = account(fleet.log, endpoints.kafka)
     figures = ("sent", "acknowledged", "kafka", "duplicates", "lost")
-    with capsys.disabled():
-        numbers = ", ".join(f"{name} {line[name]}" for name in figures)
-        print(f"\n{broker}, {seconds:.0f} s of faults: {numbers}")
+    numbers = ", ".join(f"{name} {line[name]}" for name in figures)
+    report(f"{broker}, {seconds:.0f} s of faults: {numbers}")
     assert line["lost"] == 0
     assert line["applied"] == line["kafka"] >= line["acknowledged"] == line["sent"] > 20 * CARS
     assert line["rejected"] == 0
@@ -190,7 +198,9 @@ def test_kills_and_a_frozen_kafka_lose_nothing(
     # Among them would be: a value of a twin that differs from the checker's own fold of the log.
     assert [p for p in line["problems"] if not p.startswith(EXPECTED_PROBLEMS)] == []
     until(lambda: loop.count("presence", "offline") == CARS, "a goodbye is lost")
-    created = [vehicle for kind, vehicle, _ in changes(endpoints.kafka).values() if kind == "created"]
+    created = [
+        vehicle for kind, vehicle, _ in changes(endpoints.kafka).values() if kind == "created"
+    ]
     assert sorted(created) == VEHICLES
     loop.downlink.check()
     for process in (loop.uplink, loop.downlink, loop.worker):
@@ -205,8 +215,7 @@ def account(log, bootstrap):
         lines[:] = [verdict.judge(log, bootstrap, verdict.SCHEMA, 0)]
         return lines[0]["lost"] == 0 and lines[0]["applied"] == lines[0]["kafka"]
 
-    try:
+    # What is still missing then is asserted, and shown, by the caller.
+    with contextlib.suppress(AssertionError):
         until(settled, "not settled")
-    except AssertionError:
-        pass  # what is missing is asserted, and shown, by the caller
     return lines[0]

@@ -52,11 +52,12 @@ def loop(
         # Training and warm-up come first; the fleet is ended when the measured time is over.
         seconds=seconds + 400,
         cars=cars,
-        degraded=max(1, cars // 5),
+        degraded=max(1, cars // 4),
         seed=11,
         acceleration=1440,
-        onset_s=60,
-        onset_spread_s=seconds + 150,
+        # Training takes about 40 s; onsets go on through the measured time, so decisions do, too.
+        onset_s=20,
+        onset_spread_s=seconds + 30,
         history_vehicles=160,
         history_days=10,
     )

@@ -44,7 +44,10 @@ def read_class_path(file: Path) -> list[str] | None:
 def resolve(file: Path) -> None:
     """Download what is missing and write the class path to `file`."""
     import jgo  # noqa: PLC0415 - only the resolving process needs it
+    from jgo.env import _builder  # noqa: PLC0415
 
+    # jgo would fetch a whole JDK just to tell modules from plain jars; we put all on one class path.
+    _builder.get_baseline_jar_tool = lambda: None
     file.parent.mkdir(parents=True, exist_ok=True)
     with file.with_suffix(".lock").open("w") as lock:
         # Two starts at once: the second one waits and finds the work done.
