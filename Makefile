@@ -24,7 +24,7 @@ test: install ## linters, types, import rules, unit, property, integration, end 
 	$(BIN)/python -m pytest -m "not deep"
 
 test-deep: install ## long fault, browser and fuzz suites
-	PYTHON=$(PYTHON) sh scripts/test-parts.sh
+	PYTHON=$(PYTHON) sh scripts/test-parts.sh deep
 	$(BIN)/python -m pytest -m deep
 
 check: install ## ruff, mypy --strict, import-linter

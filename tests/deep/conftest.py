@@ -12,7 +12,6 @@ from twin.local.data import Endpoints
 __all__ = ["make_module_stack", "make_stack"]
 
 StartProcess = Callable[..., Process]
-Report = Callable[[str], None]
 
 
 def _start_process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StartProcess]:
@@ -35,14 +34,10 @@ start_process = pytest.fixture(_start_process, name="start_process")
 start_module_process = pytest.fixture(_start_process, name="start_module_process", scope="module")
 
 
-@pytest.fixture
-def report(pytestconfig: pytest.Config) -> Report:
-    """Print a line of figures that is seen although the test passes."""
-    terminal = pytestconfig.pluginmanager.get_plugin("terminalreporter")
-    assert terminal is not None
-
-    def write(line: str) -> None:
-        terminal.ensure_newline()
-        terminal.write_line(line)
-
-    return write
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print the figures that tests recorded by `record_property("figures", line)`."""
+    for outcome in ("passed", "failed"):
+        for report in terminalreporter.stats.get(outcome, ()):
+            for name, line in report.user_properties:
+                if name == "figures":
+                    terminalreporter.write_line(line)

@@ -354,6 +354,7 @@ def test_the_reference_of_the_api_draws_every_call(page, world, chromium):
         "fetch('/openapi.json').then(r => r.json()).then(a => arguments[0](Object.keys(a.paths)))"
     )
     paths = chromium.execute_async_script(script)
+    assert paths
     until(
         lambda: set(paths) <= set(page.texts("details.call > summary code")),
         lambda: set(paths) - set(page.texts("details.call > summary code")),

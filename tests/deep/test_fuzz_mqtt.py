@@ -301,7 +301,7 @@ def good_messages_get_through(world):
     assert world.uplink.metrics()["cartwin_uplink_reconnects_total"] == 0
 
 
-def test_each_message_is_a_record_or_rejected_with_a_reason(world, report):
+def test_each_message_is_a_record_or_rejected_with_a_reason(world, record_property):
     """received = sent = produced + rejected; rejected records carry reason and original bytes."""
     end = time.monotonic() + BUDGET_S
     examples = itertools.count()
@@ -339,10 +339,11 @@ def test_each_message_is_a_record_or_rejected_with_a_reason(world, report):
     reasons = check_rejected(rejected, sent, accepted)
     by_uplink = reasons["mqtt"].total()
     assert by_uplink == found["cartwin_uplink_rejected_total"] > 0
-    report(
+    record_property(
+        "figures",
         f"MQTT fuzz: {next(examples)} batches, {sent.total()} messages, {count} accepted,"
         f" {by_uplink} rejected by the uplink {dict(reasons['mqtt'])},"
-        f" {reasons['kafka'].total()} by the worker {dict(reasons['kafka'])}"
+        f" {reasons['kafka'].total()} by the worker {dict(reasons['kafka'])}",
     )
 
 
