@@ -9,9 +9,10 @@ from typing import Any, Final, NamedTuple
 
 from ingest import shapes
 from ingest.packets import Publish
-from ingest.rejected import Headers, Record, rejection
+from ingest.rejected import Record, rejection
 from twin.wire import codec, topics
 from twin.wire.errors import Invalid, Reason, TooLarge, UnknownSchema, WireError
+from twin.wire.rejected import Headers
 from twin.wire.telemetry import Validation
 from twin.wire.topics import Kind
 
@@ -81,10 +82,10 @@ def accept(
     except WireError as error:
         rejected = rejection(
             error,
-            value=message.payload,
-            vehicle_id=vehicle_id,
             source=f"mqtt:{message.topic}",
-            ingested_at=ingested_at,
+            at_ms=ingested_at,
+            key=None if vehicle_id is None else vehicle_id.encode(),
+            value=message.payload,
             content_type=message.content_type,
         )
         return Accepted(rejected, kind or "unknown", error.reason)

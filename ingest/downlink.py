@@ -32,7 +32,6 @@ from twin.kit import kafka, logs, metrics
 from twin.kit.clock import Clock, SystemClock
 from twin.wire import codec, topics
 from twin.wire.errors import WireError
-from twin.wire.ids import check_vehicle_id
 from twin.wire.records import Downlink
 
 log = logs.get(__name__)
@@ -137,22 +136,14 @@ class Dispatcher:
 
 
 def _rejected(message: Message, error: WireError, now_ms: int) -> Record:
-    key = message.key()
-    try:
-        vehicle_id = check_vehicle_id((key or b"").decode(errors="replace"))
-    except WireError:
-        vehicle_id = None
     headers = message.headers()
     return rejection(
         error,
-        value=message.value() or b"",
-        vehicle_id=vehicle_id,
         source=f"kafka:{message.topic()}/{message.partition()}/{message.offset()}",
-        ingested_at=now_ms,
-        original=[
-            (name, content.encode() if isinstance(content, str) else content or b"")
-            for name, content in (headers if isinstance(headers, list) else [])
-        ],
+        at_ms=now_ms,
+        key=message.key(),
+        value=message.value(),
+        headers=headers if isinstance(headers, list) else (),
     )
 
 
@@ -173,7 +164,7 @@ async def serve(
         Client(broker, f"cartwin-downlink-{shard}-{name}")
         for shard, broker in enumerate(settings.brokers)
     )
-    readiness.clients = clients
+    readiness.clients, readiness.outbox = clients, outbox
     dispatcher = Dispatcher(outbox, clients, SystemClock())
     feed = Feed(consumer, topics.DOWNLINK, WAITING)
 

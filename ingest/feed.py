@@ -61,12 +61,17 @@ class Feed:
         first = self._consumer.poll(POLL_S)
         if first is None:
             return []
+        assigned = self._windows
+        messages = self._consumer.consume(BATCH - 1, 0)
+        if self._windows is assigned:
+            messages.insert(0, first)
+        # Else a rebalance came between: whoever owns the partition now reads `first` again.
         return [
-            Taken(message, self._windows[partition].take(offset))
-            for message in (first, *self._consumer.consume(BATCH - 1, 0))
-            if (partition := message.partition()) is not None
+            Taken(message, window.take(offset))
+            for message in messages
+            if not self._is_error(message)
             and (offset := message.offset()) is not None
-            and not self._is_error(message)
+            and (window := self._windows.get(message.partition())) is not None
         ]
 
     def _is_error(self, message: Message) -> bool:

@@ -9,6 +9,7 @@ while something is under way costs less than a thread that hands each report ove
 """
 
 import asyncio
+import time
 from collections.abc import Callable
 from typing import Final
 
@@ -35,6 +36,7 @@ class Outbox:
         self._loop = asyncio.get_running_loop()
         self._producer = producer
         self._open = 0
+        self._moved_at = 0.0
         self._drained = asyncio.Event()
         self._drained.set()
         self._timer: asyncio.TimerHandle = self._loop.call_later(IDLE_POLL_S, self._poll)
@@ -46,6 +48,13 @@ class Outbox:
         """Records that Kafka has not acknowledged."""
         return self._open
 
+    def silent_s(self, now: float) -> float:
+        """Seconds from Kafka's last acknowledgement to `now` (as `time.monotonic` tells it).
+
+        0 when it owes none. May be called from another thread.
+        """
+        return now - self._moved_at if self._open else 0.0
+
     def send(self, record: Record, done: Callable[[], None]) -> None:
         """Produce; `done` is called in the loop when Kafka has it. Raises `KafkaRefused`."""
 
@@ -56,6 +65,7 @@ class Outbox:
                 )
                 return
             self._open -= 1
+            self._moved_at = time.monotonic()
             if not self._open:
                 self._drained.set()
             done()
@@ -74,6 +84,8 @@ class Outbox:
             ) from error
         except BufferError as error:
             raise KafkaRefused("more records are under way than the producer may hold") from error
+        if not self._open:
+            self._moved_at = time.monotonic()
         self._open += 1
         self._drained.clear()
         if not self._soon:

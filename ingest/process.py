@@ -2,12 +2,14 @@
 
 import asyncio
 import signal
+import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 from confluent_kafka import Consumer, Producer
 
 from ingest.mqtt import Client
+from ingest.outbox import Outbox
 from ingest.settings import IngestSettings
 from twin.kit import kafka, logs
 from twin.kit.health import HealthServer
@@ -18,20 +20,34 @@ log = logs.get(__name__)
 DRAIN_S = 10.0
 """After SIGTERM, the time for what is under way; what remains is delivered again later."""
 
+KAFKA_SILENT_S = 10.0
+"""Records under way that Kafka acknowledges nothing of for so long: it is away, or as good as."""
+
 
 class Readiness:
     """What is not ready and why; read by the health server's thread."""
 
-    def __init__(self) -> None:
+    def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
+        self._monotonic = monotonic
         self.kafka = "not reached yet"
         self.clients: tuple[Client, ...] = ()
+        self.outbox: Outbox | None = None
 
     def faults(self) -> dict[str, str]:
-        """Empty when Kafka knows our topics and every broker is connected and subscribed."""
+        """Empty when Kafka knows our topics and takes what we send, and every broker is connected
+        and subscribed."""
         faults = {str(client.broker): client.fault for client in self.clients if client.fault}
-        if self.kafka:
-            faults["kafka"] = self.kafka
+        if why := self.kafka or self._silence():
+            faults["kafka"] = why
         return faults
+
+    def _silence(self) -> str:
+        if self.outbox is None:
+            return ""
+        silent_s = self.outbox.silent_s(self._monotonic())
+        if silent_s < KAFKA_SILENT_S:
+            return ""
+        return f"nothing acknowledged for {silent_s:.0f} s, {len(self.outbox)} records under way"
 
 
 Serve = Callable[[Readiness, asyncio.Event], Awaitable[None]]

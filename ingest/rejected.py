@@ -1,20 +1,14 @@
-"""Records for the topic `rejected`: the original bytes and why they were not accepted. Pure.
+"""Messages that are not accepted, as records for the topic `rejected`. Pure.
 
-Key = vehicle id where it is known; headers: reason (public code), detail (one sentence), source
-(`mqtt:<topic>` or `kafka:<topic>/<partition>/<offset>`), attempts, ingested-at (ms), content-type,
-and the headers of the original record, prefixed. Shared by uplink and downlink.
+Shared by uplink and downlink; `twin.wire.rejected` says what such a record holds.
 """
 
-from typing import Final, NamedTuple
+from collections.abc import Iterable
+from typing import NamedTuple
 
-from twin.wire import topics
+from twin.wire import rejected, topics
 from twin.wire.errors import WireError
-
-_DETAIL_CHARS: Final = 500
-_CONTENT_TYPE_CHARS: Final = 200
-
-
-Headers = list[tuple[str, bytes]]
+from twin.wire.rejected import Headers
 
 
 class Record(NamedTuple):
@@ -22,34 +16,28 @@ class Record(NamedTuple):
 
     topic: str
     key: bytes | None
-    value: bytes
+    value: bytes | None
     headers: Headers
 
 
 def rejection(
     error: WireError,
     *,
-    value: bytes,
-    vehicle_id: str | None,
     source: str,
-    ingested_at: int,
+    at_ms: int,
+    key: bytes | None,
+    value: bytes | None,
+    headers: Iterable[tuple[str, str | bytes | None]] = (),
     content_type: str | None = None,
-    original: Headers | None = None,
 ) -> Record:
-    """The `rejected` record for a message of first attempt that raised `error`."""
-    headers: Headers = [
-        ("reason", error.reason.encode()),
-        ("detail", _bytes(error.detail[:_DETAIL_CHARS])),
-        ("source", _bytes(source)),
-        ("attempts", b"1"),
-        ("ingested-at", str(ingested_at).encode()),
-    ]
-    if content_type is not None:
-        headers.append(("content-type", _bytes(content_type[:_CONTENT_TYPE_CHARS])))
-    headers += [(f"original-{name}", content) for name, content in original or []]
-    key = None if vehicle_id is None else vehicle_id.encode()
-    return Record(topics.REJECTED, key, value, headers)
-
-
-def _bytes(text: str) -> bytes:
-    return text.encode(errors="backslashreplace")
+    """The record for a message that raised `error`; arguments as for `twin.wire.rejected.record`."""
+    vehicle_id, kept, made = rejected.record(
+        error=error,
+        source=source,
+        at_ms=at_ms,
+        key=key,
+        value=value,
+        headers=headers,
+        content_type=content_type,
+    )
+    return Record(topics.REJECTED, None if vehicle_id is None else vehicle_id.encode(), kept, made)

@@ -65,7 +65,7 @@ def reported(fields: Fields, *, vehicle_id: str, ingested_at: int) -> Reported:
     record: Reported = {
         "vehicle_id": vehicle_id,
         "event_time": _required(_time(fields, "event_time", ingested_at), "event_time"),
-        "session": _required(_integer(fields, "session"), "session"),
+        "session": _required(_time(fields, "session", ingested_at), "session"),
         "sequence": _required(_integer(fields, "sequence"), "sequence"),
         "properties": properties,
     }

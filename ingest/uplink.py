@@ -94,7 +94,7 @@ async def serve(
         )
         for shard, broker in enumerate(settings.brokers)
     )
-    readiness.clients = clients
+    readiness.clients, readiness.outbox = clients, outbox
     async with AsyncExitStack() as stack:
         stack.callback(outbox.close)
         for client in clients:

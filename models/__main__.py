@@ -263,7 +263,7 @@ def _parser() -> argparse.ArgumentParser:
 
     train = command("train", _train, _TRAIN)
     train.add_argument("--seed", type=int, default=1, help="of split, weights and sampling")
-    train.add_argument("--epochs", type=_whole, default=12, help="at most, for each network")
+    train.add_argument("--epochs", type=_whole, default=16, help="at most, for each network")
     train.add_argument(
         "--horizon-s", type=_whole, default=86_400, help="failure within this component time"
     )

@@ -3,8 +3,8 @@
 tensorflow-io 0.37.1 has no end bound, drops offsets and is consumed once. So: a fresh group for each
 run whose start was committed beforehand (`models.log`), as many records pulled as are still missing
 (never more, or the end of the log would block until the time-out), what lies beyond dropped, and the
-count verified. Pulling inside one graph is six times faster than iterating in Python (measured:
-30,000 against 5,600 records/s).
+count verified. Pulling inside one graph is five times faster than iterating in Python (measured:
+50,000 records in 1.6 s against 8.9 s).
 """
 
 import tempfile

@@ -97,7 +97,7 @@ def score_record(
             horizon_s=model.horizon_s,
         )
     return Score(
-        id=f"{row.vehicle_id}:{partition}-{offset}:{model.version}",
+        id=f"{row.vehicle_id}:{offset}:{model.version}",
         vehicle_id=row.vehicle_id,
         event_time=row.event_time,
         session=row.session,

@@ -6,7 +6,8 @@ car would still have raised its debounced alarm; these levels are block maxima, 
 fitted by a Gumbel distribution (Coles 2001, "An introduction to statistical modeling of extreme
 values", ch. 3) with L-moments (Hosking 1990), and the threshold is the level that one car in
 `1 / share` reaches. A Pareto tail over rows (POT) was tried instead and moved from 1.1 to 9 between
-seeds. Scores with an upper end, as a network's logits, have no such tail: for them `above_all`.
+seeds and settings. Scores with an upper end, as a network's logits, have no such tail: for them
+`above_all`.
 """
 
 import math

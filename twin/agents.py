@@ -23,7 +23,8 @@ from twin.effects import Effects
 from twin.kit import logs, metrics
 from twin.view import View
 from twin.wire import codec, topics
-from twin.wire.errors import CartwinError, WireError
+from twin.wire.errors import CartwinError, Misaddressed, WireError
+from twin.wire.ids import vehicle_of
 from twin.wire.partition import partition_of
 from twin.wire.records import Change, Command, Downlink, Position, Reply, Twin
 from twin.wire.telemetry import Telemetry
@@ -44,6 +45,9 @@ class Batch:
     """What one batch of records brought about, by partition where Kafka needs it."""
 
     twins: dict[str, Twin | None] = field(default_factory=dict)
+    """The last state of each; None = deleted."""
+    deleted: set[str] = field(default_factory=set)
+    """Deleted at some point of the batch, even if there is a new twin by now."""
     partitions: dict[str, int] = field(default_factory=dict)
     commands: dict[str, Command] = field(default_factory=dict)
     removed: list[str] = field(default_factory=list)
@@ -65,6 +69,7 @@ class Owner:
         producer: Producer,
         view: View,
         context: Context,
+        partitions: int,
     ) -> None:
         self._twins = twins
         self._book = book
@@ -72,6 +77,9 @@ class Owner:
         self._producer = producer
         self._view = view
         self._context = context
+        self._partitions = partitions
+        self._places: dict[str, int] = {}
+        """Partition of each twin here, so that it is worked out once."""
         self._failed: KafkaError | None = None
 
     async def take(self, records: Sequence[Any]) -> None:
@@ -93,6 +101,7 @@ class Owner:
         for message in messages:
             try:
                 record = inputs.read(message.topic, message.key, message.value)
+                self._check_place(record.vehicle_id, message.partition)
             except WireError as error:
                 metrics.TWIN_REJECTED.labels(error.reason).inc()
                 batch.rejected.append((message, error))
@@ -101,13 +110,9 @@ class Owner:
                 topic=message.topic, partition=message.partition, offset=message.offset
             )
             vehicle_id = record.vehicle_id
+            at = self._book.now_ms = _arrival(message)
             twin, effects = apply(
-                self._twins.get(vehicle_id),
-                self._book,
-                record,
-                position,
-                _arrival(message),
-                self._context,
+                self._twins.get(vehicle_id), self._book, record, position, at, self._context
             )
             if effects.repeated:
                 metrics.TWIN_REPEATED.labels(message.topic).inc()
@@ -129,7 +134,10 @@ class Owner:
             self._twins[vehicle_id] = batch.twins[vehicle_id] = twin
         elif vehicle_id in self._twins:
             del self._twins[vehicle_id]
+            self._deadlines.forget(vehicle_id)
+            self._places.pop(vehicle_id, None)
             batch.twins[vehicle_id] = None
+            batch.deleted.add(vehicle_id)
         for command in effects.ledger:
             self._book.put(command)
             batch.commands[command["id"]] = command
@@ -145,6 +153,22 @@ class Owner:
         batch.downlinks += effects.downlinks
         batch.replies += effects.replies
         self._deadlines.add(effects.deadlines)
+        if twin is not None and self._deadlines.crowded(vehicle_id):
+            counting = deadlines_of(twin, self._book.of(vehicle_id), self._context)
+            self._deadlines.replace(vehicle_id, counting)
+
+    def _check_place(self, vehicle_id: str, partition: int) -> None:
+        """A vehicle has one partition; elsewhere a second owner would keep a second twin of it."""
+        if vehicle_id in self._twins and self._places.get(vehicle_id) == partition:
+            return
+        expected = self._partition_of(vehicle_id)
+        if partition != expected:
+            raise Misaddressed(
+                f"vehicle {vehicle_id!r} belongs to partition {expected}, the record is on"
+                f" {partition}: its producer does not use murmur2",
+                reason="wrong_partition",
+            )
+        self._places[vehicle_id] = partition
 
     async def _carry_out(self, batch: Batch) -> None:
         partitions = batch.partitions
@@ -156,7 +180,7 @@ class Owner:
             key = f"{vehicle_id}/{command['id']}"
             self._produce(topics.LEDGER, key, codec.dump(command), partitions[vehicle_id])
         for command_id in batch.removed:
-            vehicle_id = command_id.rpartition(".")[0]
+            vehicle_id = vehicle_of(command_id)
             key = f"{vehicle_id}/{command_id}"
             self._produce(topics.LEDGER, key, None, partitions[vehicle_id])
         await self._flush()
@@ -168,7 +192,9 @@ class Owner:
             self._produce(topics.DOWNLINK, vehicle_id, codec.dump(downlink), partitions[vehicle_id])
         for message, error in batch.rejected:
             self._reject(message, error)
-        await self._view.write(batch.twins, batch.commands.values(), batch.removed)
+        await self._view.write(
+            batch.twins, batch.commands.values(), batch.removed, deleted=batch.deleted
+        )
         await self._flush()
         # An answer comes last: whoever gets it can read everything that it says.
         if batch.replies:
@@ -186,13 +212,12 @@ class Owner:
         if records:
             await self._flush()
 
-    async def recovered(self, owned: set[int], partitions: int) -> None:
+    async def recovered(self, owned: set[int]) -> None:
         """After Faust restored the tables: forget what is not ours, rebuild heap, index and view."""
-        self._partitions = partitions
-        for vehicle_id in [
-            v for v in self._twins if partition_of(v.encode(), partitions) not in owned
-        ]:
-            del self._twins[vehicle_id]
+        self._places = {vehicle_id: self._partition_of(vehicle_id) for vehicle_id in self._twins}
+        for vehicle_id, partition in list(self._places.items()):
+            if partition not in owned:
+                del self._twins[vehicle_id], self._places[vehicle_id]
         self._book.rebuild(self._twins)
         self._deadlines.clear()
         for vehicle_id, twin in self._twins.items():
@@ -263,7 +288,7 @@ def _arrival(message: Any) -> int:
     Both can be forged by whoever may write to the topic; what a ULID cannot hold counts as absent.
     """
     for name, value in message.headers or ():
-        if name == "ingested-at" and value.isdigit() and int(value[:16]) < MAX_TIME_MS:
+        if name == "ingested-at" and value and value.isdigit() and int(value[:16]) < MAX_TIME_MS:
             return int(value[:16])
     timestamp = int(message.timestamp or 0)
     return timestamp if 0 <= timestamp < MAX_TIME_MS else 0

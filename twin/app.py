@@ -55,6 +55,8 @@ def declare(settings: WorkerSettings, partitions: int) -> Declarations:
         broker_max_poll_records=settings.batch_records,
         # A rebalance waits until the poll in hand is durable.
         stream_wait_empty=True,
+        # Nothing reads a standby yet: a new owner restores from the changelog.
+        table_standby_replicas=0,
     )
     inputs = app.topic(*INPUTS, schema=PollSchema())
     return Declarations(

@@ -1,27 +1,31 @@
 """The ledger's entries of this worker's vehicles, with the two look-ups that decisions need.
 
 A final command stays here for the idempotency window (24 h), so that a repeated key finds the same
-command; Kafka keeps it 30 days. The indexes are rebuilt from the Faust table, never stored.
+command; Kafka keeps it 30 days. The indexes are rebuilt from the Faust table, never stored. Time is
+what the owner says (`now_ms`, the arrival of the record in hand), so decisions replay the same.
 """
 
-from collections.abc import Container, Iterable, Iterator, MutableMapping
+from collections import deque
+from collections.abc import Container, Iterator, MutableMapping
 from typing import Final
 
+from twin.lifecycle import FINAL
 from twin.wire.ids import vehicle_of
 from twin.wire.records import Command
 
 IDEMPOTENCY_MS: Final = 86_400_000
-_PRUNE_EVERY: Final = 1000
 
 
 class Book:
     """Commands by id, by vehicle, and by (vehicle, idempotency key). Wraps the `ledger` table."""
 
     def __init__(self, table: MutableMapping[str, Command]) -> None:
+        self.now_ms = 0
         self._table = table
         self._of: dict[str, set[str]] = {}
         self._keys: dict[tuple[str, str], str] = {}
-        self._puts = 0
+        self._ended: deque[tuple[int, str]] = deque()
+        """When each final entry was last changed; the oldest first."""
 
     def __len__(self) -> int:
         return len(self._table)
@@ -33,7 +37,10 @@ class Book:
     def by_key(self, vehicle_id: str, idempotency_key: str) -> Command | None:
         """The command that this key made within the last 24 h."""
         command_id = self._keys.get((vehicle_id, idempotency_key))
-        return self.get(command_id) if command_id else None
+        command = self.get(command_id) if command_id else None
+        if command is None or command["issued_at"] + IDEMPOTENCY_MS < self.now_ms:
+            return None
+        return command
 
     def of(self, vehicle_id: str) -> list[Command]:
         """All entries of a vehicle."""
@@ -45,12 +52,10 @@ class Book:
         return iter(list(self._table.values()))
 
     def put(self, command: Command) -> None:
-        """Write an entry."""
+        """Write an entry; entries that ended before the window go."""
         self._table[f"{command['vehicle_id']}/{command['id']}"] = command
         self._index(command)
-        self._puts += 1
-        if self._puts % _PRUNE_EVERY == 0:
-            self._prune(command["updated_at"])
+        self._prune()
 
     def remove(self, command_id: str) -> None:
         """Forget an entry."""
@@ -63,8 +68,8 @@ class Book:
         if not known:
             self._of.pop(vehicle_id, None)
         key = command.get("idempotency_key")
-        if key is not None:
-            self._keys.pop((vehicle_id, key), None)
+        if key is not None and self._keys.get((vehicle_id, key)) == command_id:
+            del self._keys[vehicle_id, key]
 
     def rebuild(self, owned: Container[str]) -> None:
         """Make the indexes anew from the table, dropping entries of vehicles that are not owned."""
@@ -72,26 +77,23 @@ class Book:
             del self._table[key]
         self._of.clear()
         self._keys.clear()
-        newest = 0
-        for command in self._table.values():
+        self._ended.clear()
+        for command in sorted(self._table.values(), key=lambda c: c["updated_at"]):
             self._index(command)
-            newest = max(newest, command["updated_at"])
-        self._prune(newest)
+            self.now_ms = max(self.now_ms, command["updated_at"])
+        self._prune()
 
     def _index(self, command: Command) -> None:
         self._of.setdefault(command["vehicle_id"], set()).add(command["id"])
         key = command.get("idempotency_key")
         if key is not None:
             self._keys[command["vehicle_id"], key] = command["id"]
+        if command["state"] in FINAL:
+            self._ended.append((command["updated_at"], command["id"]))
 
-    def _prune(self, now_ms: int) -> None:
-        for command_id in _outdated(self._table.values(), now_ms - IDEMPOTENCY_MS):
-            self.remove(command_id)
-
-
-def _outdated(commands: Iterable[Command], before_ms: int) -> list[str]:
-    return [
-        command["id"]
-        for command in commands
-        if command["updated_at"] < before_ms and command["expires_at"] < before_ms
-    ]
+    def _prune(self) -> None:
+        while self._ended and self._ended[0][0] + IDEMPOTENCY_MS < self.now_ms:
+            changed_at, command_id = self._ended.popleft()
+            command = self.get(command_id)
+            if command is not None and command["updated_at"] == changed_at:
+                self.remove(command_id)

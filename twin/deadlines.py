@@ -6,44 +6,80 @@ the pure core lets an outdated one do nothing (design law 6). So this may forget
 
 import heapq
 from collections.abc import Iterable
+from typing import Final
 
 from twin.effects import Deadline
 from twin.wire.records import Request
 
+CROWDED: Final = 100
+"""More pending deadlines of one vehicle than this are worth asking which of them still count."""
+
 
 class Deadlines:
-    """The earliest pending deadline per (vehicle, kind, reference); bounded by what the twins hold."""
+    """Pending deadlines per vehicle; of two for the same reference the earlier counts.
+
+    Answered ones stay until they are due, or until the owner says anew what counts (`replace`), which
+    it does when a vehicle is crowded: so a vehicle holds about CROWDED at most.
+    """
 
     def __init__(self) -> None:
         self._heap: list[tuple[int, str, str, str]] = []
-        self._pending: dict[tuple[str, str, str], int] = {}
+        self._pending: dict[str, dict[tuple[str, str], int]] = {}
+        self._size = 0
 
     def __len__(self) -> int:
-        return len(self._pending)
+        return self._size
 
     def clear(self) -> None:
         """Forget all."""
         self._heap.clear()
         self._pending.clear()
+        self._size = 0
+
+    def crowded(self, vehicle_id: str) -> bool:
+        """Whether a vehicle has so many pending that some must be outdated."""
+        return len(self._pending.get(vehicle_id, ())) > CROWDED
+
+    def forget(self, vehicle_id: str) -> None:
+        """Drop all of a vehicle."""
+        self._size -= len(self._pending.pop(vehicle_id, ()))
+        # What was dropped is left in the heap; when that is most of it, make it anew.
+        if len(self._heap) > 2 * self._size + 1000:
+            self._heap = [
+                (due, vehicle, *ident)
+                for vehicle, pending in self._pending.items()
+                for ident, due in pending.items()
+            ]
+            heapq.heapify(self._heap)
+
+    def replace(self, vehicle_id: str, deadlines: Iterable[Deadline]) -> None:
+        """These, and no others, count for a vehicle."""
+        self.forget(vehicle_id)
+        self.add(deadlines)
 
     def add(self, deadlines: Iterable[Deadline]) -> None:
-        """Remember; of two for the same reference the earlier counts."""
+        """Remember."""
         for deadline in deadlines:
-            ident = (deadline.vehicle_id, deadline.of, deadline.ref)
-            known = self._pending.get(ident)
+            pending = self._pending.setdefault(deadline.vehicle_id, {})
+            ident = (deadline.of, deadline.ref)
+            known = pending.get(ident)
             if known is None or deadline.due < known:
-                self._pending[ident] = deadline.due
-                heapq.heappush(self._heap, (deadline.due, *ident))
+                self._size += known is None
+                pending[ident] = deadline.due
+                heapq.heappush(self._heap, (deadline.due, deadline.vehicle_id, *ident))
 
     def due(self, now_ms: int) -> list[Request]:
         """Records for all deadlines up to now, which are then forgotten."""
         records: list[Request] = []
         while self._heap and self._heap[0][0] <= now_ms:
-            due, *ident = heapq.heappop(self._heap)
-            vehicle_id, of, ref = ident
-            if self._pending.get((vehicle_id, of, ref)) != due:
-                continue  # an earlier one took its place
-            del self._pending[vehicle_id, of, ref]
+            due, vehicle_id, of, ref = heapq.heappop(self._heap)
+            pending = self._pending.get(vehicle_id, {})
+            if pending.get((of, ref)) != due:
+                continue  # forgotten, or an earlier one took its place
+            del pending[of, ref]
+            self._size -= 1
+            if not pending:
+                del self._pending[vehicle_id]
             records.append(
                 Request(
                     request_id=f"deadline/{vehicle_id}/{of}/{ref}/{due}",

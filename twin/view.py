@@ -13,30 +13,33 @@ import redis.asyncio as redis
 from redis.exceptions import RedisError
 
 from twin.kit import logs
+from twin.lifecycle import FINAL
 from twin.wire import keys
 from twin.wire.catalogue import INDEXED
+from twin.wire.ids import vehicle_of
 from twin.wire.records import Command, Reply, Twin
 
 log = logs.get(__name__)
 
-_FINAL: Final = frozenset(
-    {"succeeded", "failed", "rejected", "expired", "cancelled", "undeliverable"}
-)
 _FINAL_TTL_S: Final = 30 * 86_400
 _COMMANDS_KEPT: Final = 200
 """Newest commands listed per vehicle."""
 
 # KEYS: twin hash, ids, alarms, then count hashes in the order of keys.COUNTED.
-# ARGV: vehicle id, document or "", revision, index JSON, alarm since (0 = none), counted values..
+# ARGV: vehicle id, document or "", revision, index JSON, alarm since (0 = none), created at,
+# counted values... A twin that was deleted and made again begins at revision 1: created_at counts first.
 _SCRIPT: Final = """
-local old = redis.call('HMGET', KEYS[1], 'r', 'x')
-if old[1] and ARGV[2] ~= '' and tonumber(old[1]) > tonumber(ARGV[3]) then return 0 end
+local old = redis.call('HMGET', KEYS[1], 'r', 'x', 'c')
+if old[1] and ARGV[2] ~= '' then
+  local was, now = tonumber(old[3]), tonumber(ARGV[6])
+  if was > now or (was == now and tonumber(old[1]) > tonumber(ARGV[3])) then return 0 end
+end
 local was = old[2] and cjson.decode(old[2]) or nil
 local gone = ARGV[2] == ''
 for i = 4, #KEYS do
   local field = string.sub(KEYS[i], 7)
   local before = was and was[field]
-  local now = not gone and ARGV[i + 2] or nil
+  local now = not gone and ARGV[i + 3] or nil
   if before ~= now then
     if before and redis.call('HINCRBY', KEYS[i], before, -1) <= 0 then
       redis.call('HDEL', KEYS[i], before)
@@ -49,7 +52,7 @@ if gone then
   redis.call('ZREM', KEYS[3], ARGV[1])
   return 1
 end
-redis.call('HSET', KEYS[1], 'd', ARGV[2], 'r', ARGV[3], 'x', ARGV[4])
+redis.call('HSET', KEYS[1], 'd', ARGV[2], 'r', ARGV[3], 'x', ARGV[4], 'c', ARGV[6])
 if not was then redis.call('ZADD', KEYS[2], 0, ARGV[1]) end
 if ARGV[5] ~= '0' then redis.call('ZADD', KEYS[3], ARGV[5], ARGV[1])
 else redis.call('ZREM', KEYS[3], ARGV[1]) end
@@ -72,12 +75,13 @@ class View:
         commands: Iterable[Command] = (),
         removed: Iterable[str] = (),
         replies: Iterable[Reply] = (),
+        deleted: Iterable[str] = (),
     ) -> None:
-        """Show a batch; a twin that is None is deleted. Returns when Redis has all of it."""
+        """Show a batch, what was `deleted` in it first. Returns when Redis has all of it."""
         delay = 0.05
         while True:
             try:
-                await self._write(twins, commands, removed, replies)
+                await self._write(twins, commands, removed, replies, deleted)
             except (RedisError, OSError) as error:
                 if self.fault is None:
                     log.warning("redis does not take writes; waiting", error=str(error))
@@ -94,9 +98,12 @@ class View:
         commands: Iterable[Command],
         removed: Iterable[str],
         replies: Iterable[Reply],
+        deleted: Iterable[str],
     ) -> None:
         pipe = self._redis.pipeline(transaction=False)
-        for vehicle_id, twin in twins.items():
+        gone: list[tuple[str, Twin | None]] = [(vehicle_id, None) for vehicle_id in deleted]
+        there = [(vehicle_id, twin) for vehicle_id, twin in twins.items() if twin is not None]
+        for vehicle_id, twin in (*gone, *there):
             await self._script(
                 keys=[
                     keys.twin(vehicle_id),
@@ -110,7 +117,7 @@ class View:
         for command in commands:
             _show_command(pipe, command)
         for command_id in removed:
-            vehicle_id = command_id.rpartition(".")[0]
+            vehicle_id = vehicle_of(command_id)
             pipe.delete(keys.command(command_id))
             pipe.zrem(keys.commands(vehicle_id), command_id)
             pipe.zrem(keys.RECENT_COMMANDS, command_id)
@@ -145,7 +152,7 @@ def index_of(twin: Twin) -> dict[str, Any]:
 
 def _arguments(vehicle_id: str, twin: Twin | None) -> list[str | bytes | int]:
     if twin is None:
-        return [vehicle_id, "", 0, "", 0, *("" for _ in keys.COUNTED)]
+        return [vehicle_id, "", 0, "", 0, 0, *("" for _ in keys.COUNTED)]
     index = index_of(twin)
     health = twin["health"]
     return [
@@ -154,13 +161,14 @@ def _arguments(vehicle_id: str, twin: Twin | None) -> list[str | bytes | int]:
         twin["revision"],
         orjson.dumps(index),
         health["since"] if health["state"] == "alarm" else 0,
+        twin["created_at"],
         *(index[field] for field in keys.COUNTED),
     ]
 
 
 def _show_command(pipe: Any, command: Command) -> None:
     command_id, vehicle_id = command["id"], command["vehicle_id"]
-    ttl = _FINAL_TTL_S if command["state"] in _FINAL else None
+    ttl = _FINAL_TTL_S if command["state"] in FINAL else None
     pipe.set(keys.command(command_id), orjson.dumps(command), ex=ttl)
     pipe.zadd(keys.commands(vehicle_id), {command_id: command["issued_at"]})
     pipe.zremrangebyrank(keys.commands(vehicle_id), 0, -_COMMANDS_KEPT - 1)

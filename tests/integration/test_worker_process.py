@@ -1,10 +1,13 @@
 """The twin worker as a process on real Kafka and Redis: what it promises when it is killed."""
 
+import json
 import os
 import signal
 import subprocess
 import sys
 import time
+import urllib.error
+import urllib.request
 from pathlib import Path
 
 import orjson
@@ -50,7 +53,7 @@ class Bench:
         self.starts = 0
 
     def start(self):
-        port = PortPicker().free()
+        port = self.port = PortPicker().free()
         self.starts += 1
         env = {
             **os.environ,
@@ -115,6 +118,16 @@ class Bench:
     def twin(self, vehicle_id):
         document = self.redis.hget(f"twin:{vehicle_id}", "d")
         return orjson.loads(document) if document else None
+
+    def not_ready(self):
+        try:
+            with urllib.request.urlopen(
+                f"http://127.0.0.1:{self.port}/readyz", timeout=5
+            ) as answer:
+                return json.load(answer)["why"]
+        except urllib.error.HTTPError as error:
+            with error:
+                return json.load(error)["why"]
 
     def read(self, topic):
         """Every record of a topic, from the beginning to its end as it is now."""
@@ -229,6 +242,9 @@ def test_poison_in_every_input_topic_goes_to_rejected_and_the_partition_goes_on(
         bench.producer.produce(topic, value, key)
     for partition in range(4):
         bench.producer.produce("telemetry", b"\0" * 1000, b"k", partition)
+    good = Telemetry("bad-1", 10**12, 1, 0, {"throttle_pos": 0.5})
+    no_time = [("ingested-at", None), ("traceparent", None)]
+    bench.send(topics.TELEMETRY, "bad-1", codec.encode_telemetry(good), headers=no_time)
     bench.telemetry("bad-1", 1, speed=12.5)
     bench.producer.flush()
     twin = until(lambda: bench.twin("bad-1"), "the good record behind the bad ones is not applied")
@@ -343,6 +359,8 @@ def test_the_view_waits_for_redis_and_loses_nothing(bench):
         for sequence in range(2, 30):
             bench.telemetry("away-1", sequence)
         bench.producer.flush()
+        until(lambda: "redis" in bench.not_ready(), "readiness does not name Redis")
     finally:
         os.kill(server, signal.SIGCONT)
+    until(lambda: bench.not_ready() == {}, "not ready again")
     until(lambda: bench.twin("away-1")["revision"] == 29, "not all came after Redis was back")

@@ -79,12 +79,12 @@ def test_what_was_said_is_remembered_for_a_bounded_number_of_cars() -> None:
 
 
 def test_the_record_names_position_models_and_evidence() -> None:
-    """Everything a decision needs is in it, and its id is made of car, position and version."""
+    """Everything a decision needs is in it, and its id is made of car, offset and version."""
     row = telemetry("car-1", T0)
     record = score_record(
         MODEL, row, _verdict("alarm", 12.345678), "state", partition=3, offset=99, now_ms=T0 + 5
     )
-    assert record["id"] == f"car-1:3-99:{MODEL.version}"
+    assert record["id"] == f"car-1:99:{MODEL.version}"
     assert (record["partition"], record["offset"], record["scored_at"]) == (3, 99, T0 + 5)
     assert record["models"]["autoencoder"]["score"] == 12.3457
     assert record["models"]["autoencoder"]["threshold"] == 10.0

@@ -129,10 +129,13 @@ class Observer:
 
     def read(self) -> None:
         """Take what has arrived, waiting at most 50 ms."""
-        for message in self._consumer.consume(500, timeout=0.05):
+        # `consume` alone would sit on what it has until its time-out: wait for one, then take the rest.
+        first = self._consumer.poll(0.05)
+        now = now_ms()
+        for message in [first, *self._consumer.consume(500, timeout=0)] if first else []:
             value = message.value()
             if message.error() is None and value is not None:
-                self._observe(message.topic() or "", orjson.loads(value), now_ms())
+                self._observe(message.topic() or "", orjson.loads(value), now)
 
     def close(self) -> None:
         """Leave."""

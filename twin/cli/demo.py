@@ -95,10 +95,23 @@ def _drive(loop: Loop, *, show: bool) -> dict[str, Any]:
         verdict = {"ok": False}
     elif trained is not None and verdict.get("versions") != [trained.get("version")]:
         problems.append(f"scored by {verdict.get('versions')}, trained {trained.get('version')}")
+    problems += _missed(verdict)
     verdict["trained"] = trained
     verdict["problems"] = [*verdict.get("problems", []), *problems]
     verdict["ok"] = bool(verdict["ok"]) and not problems
     return verdict
+
+
+def _missed(verdict: dict[str, Any]) -> list[str]:
+    """What the demo asks beyond the checker: its cars are well-formed, and its faults all show."""
+    problems = []
+    if verdict.get("rejected"):
+        problems.append(f"{verdict['rejected']} messages of well-formed cars were rejected")
+    if not 0 < verdict.get("acknowledged", 0) == verdict.get("sent", 0):
+        problems.append("not every message that was sent was acknowledged to its car")
+    if verdict.get("alarms_on_degraded", 0) * 2 <= verdict.get("degraded", 0):
+        problems.append("at most half of the degraded cars had an alarm")
+    return problems
 
 
 class Screen:

@@ -10,6 +10,7 @@ from typing import Any, Final
 from confluent_kafka import Consumer, KafkaException, Producer
 
 from twin.kit import logs
+from twin.wire import topics
 from twin.wire.errors import CartwinError
 
 log = logs.get(__name__)
@@ -36,6 +37,8 @@ def producer(bootstrap: str, client_id: str, **overrides: Any) -> Producer:
             "partitioner": "murmur2_random",
             "linger.ms": 5,
             "queue.buffering.max.messages": 100_000,
+            # Else a record near the brokers' own limit could be read but not set aside.
+            "message.max.bytes": topics.REJECTED_MAX_BYTES,
             # Time to live in the queue: longer than a broker restart, so that the window in front
             # of the producer holds back the source instead of losing records.
             "message.timeout.ms": 300_000,
@@ -63,14 +66,14 @@ def consumer(bootstrap: str, group: str, client_id: str, **overrides: Any) -> Co
     )
 
 
-def wait_for_topics(client: Producer | Consumer, topics: list[str], timeout_s: float = 60) -> None:
-    """Return when a broker answers and knows `topics`; raises `KafkaUnavailable` naming what is not."""
+def wait_for_topics(client: Producer | Consumer, names: list[str], timeout_s: float = 60) -> None:
+    """Return when a broker answers and knows all topics; raises `KafkaUnavailable` naming what not."""
     deadline = time.monotonic() + timeout_s
-    missing: list[str] = topics
+    missing: list[str] = names
     while True:
         try:
             known = client.list_topics(timeout=min(5, timeout_s)).topics
-            missing = [name for name in topics if name not in known]
+            missing = [name for name in names if name not in known]
             if not missing:
                 return
             problem = f"topics {', '.join(missing)} do not exist (cartwin up creates them)"

@@ -1,19 +1,44 @@
 """Settings: typed groups read once from the environment at the entry of a process, then frozen.
 
 Each process derives one class from `Settings` and calls `load`. A wrong value stops the process at
-start with the variable's name, its value and what is accepted; secrets are masked.
+start with the variable's name, its value and what is accepted. Of a value that is an address only
+what stands before its `@` is masked: the rest is what the reader has to correct.
 """
 
+import re
 import sys
-from typing import Annotated, NoReturn, Self
+from typing import Annotated, Final, NoReturn, Self
+from urllib.parse import urlsplit
 
-from pydantic import Field, StringConstraints, ValidationError
+from pydantic import AfterValidator, Field, StringConstraints, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from twin.kit.logs import Format, Level
 
 Port = Annotated[int, Field(ge=0, le=65535)]
 Addresses = Annotated[str, StringConstraints(min_length=1)]
+
+_REDIS_URL: Final = (
+    "redis://host:port/db is accepted, rediss:// for TLS, user:password@ before the host"
+)
+
+
+def _redis_url(url: str) -> str:
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+        host = (parts.hostname or "").encode("idna")
+    except ValueError:
+        # Not in its words: they quote what stands where the port should, maybe a password.
+        raise ValueError(_REDIS_URL) from None
+    known = parts.scheme in ("redis", "rediss") and re.fullmatch("/?|/[0-9]{1,9}", parts.path)
+    if not known or not host or port == 0 or parts.query or parts.fragment or re.search(r"\s", url):
+        raise ValueError(_REDIS_URL)
+    return url
+
+
+RedisUrl = Annotated[str, AfterValidator(_redis_url)]
+"""`redis://host:port/db`, checked so far that a Redis client takes it."""
 
 
 class Settings(BaseSettings):
@@ -47,8 +72,27 @@ def _explain(cls: type[BaseSettings], error: ValidationError) -> NoReturn:
         name = str(fault["loc"][0])
         field = cls.model_fields.get(name)
         about = f" ({field.description})" if field and field.description else ""
-        secret = "secret" in name or "password" in name or "url" in name
-        value = "***" if secret else repr(fault.get("input"))
-        message = fault["msg"][0].lower() + fault["msg"][1:]
+        value = fault["input"]
+        value = repr(masked(value) if isinstance(value, str) else value)
+        message = fault["msg"].removeprefix("Value error, ")
+        message = message[0].lower() + message[1:]
         sys.stderr.write(f"setting {name.upper()}={value} is not accepted: {message}{about}\n")
     raise SystemExit(2)
+
+
+def masked(addresses: str) -> str:
+    """A list of addresses without the passwords in them: `redis://:***@host`.
+
+    Passwords need not be escaped rightly (the address may be wrong just for that), so everything
+    from the user's name to the last `@` goes. A user without a password may be a token: it goes too.
+    """
+    # A comma divides addresses only where another scheme follows; passwords have commas as well.
+    parts = re.split(r"(,\s*(?=[A-Za-z][A-Za-z0-9+.-]*://))", addresses)
+    return "".join(_masked(part) for part in parts)
+
+
+def _masked(address: str) -> str:
+    scheme, slashes, rest = address.rpartition("://") if "@" not in address else _divide(address)
+    return scheme + slashes + rest
+
+

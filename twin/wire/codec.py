@@ -11,9 +11,9 @@ import struct
 from typing import Any, Final
 
 import orjson
-from fastavro import schemaless_reader, schemaless_writer
+from fastavro import schemaless_reader
 
-from twin.wire import schema
+from twin.wire import avro_writer, schema
 from twin.wire.errors import Malformed, TooLarge, UnknownSchema
 from twin.wire.telemetry import Telemetry, Validation, from_fields
 
@@ -25,24 +25,13 @@ _SCHEMAS = schema.load()
 _CURRENT = _SCHEMAS[schema.CURRENT_ID]
 _FRAME = struct.Struct(">bI")
 _HEAD = _FRAME.pack(0, schema.CURRENT_ID)
-_HEADER_FIELDS = ("vehicle_id", "event_time", "session", "sequence", "assigned", "suspect")
+_HEADER_FIELDS = tuple(name for name, _ in avro_writer.HEADER)
+_write = avro_writer.writer(_CURRENT)
 
 
 def encode_telemetry(telemetry: Telemetry) -> bytes:
     """Framed Avro. The record must have passed `telemetry.from_fields` (types fit the schema)."""
-    out = io.BytesIO()
-    out.write(_HEAD)
-    fields: dict[str, Any] = {
-        "vehicle_id": telemetry.vehicle_id,
-        "event_time": telemetry.event_time,
-        "session": telemetry.session,
-        "sequence": telemetry.sequence,
-        "assigned": telemetry.assigned,
-        "suspect": telemetry.suspect,
-        **telemetry.signals,
-    }
-    schemaless_writer(out, _CURRENT, fields)
-    return out.getvalue()
+    return _HEAD + _write(telemetry)
 
 
 def decode_telemetry(data: bytes) -> Telemetry:

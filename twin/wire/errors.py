@@ -19,6 +19,7 @@ Reason = Literal[
     "unknown_topic",
     "bad_vehicle_id",
     "identity_mismatch",
+    "wrong_partition",
     "missing_field",
     "bad_type",
     "out_of_range",

@@ -2,7 +2,7 @@
 
 | key | type | content |
 |---|---|---|
-| `twin:{id}` | hash | d = twin document (JSON), r = revision, x = indexed values (JSON) |
+| `twin:{id}` | hash | d = twin document (JSON), r = revision, c = created_at, x = indexed (JSON) |
 | `ids` | sorted set, score 0 | all vehicle ids, in lexical order |
 | `count:{field}` | hash | value -> number of twins, for each of COUNTED |
 | `health:alarm` | sorted set | vehicle ids whose health is alarm, score = since |

@@ -119,7 +119,7 @@ class ModelScore(TypedDict):
 
 
 class Score(TypedDict):
-    """Topic `scores`. `id` = vehicle:partition-offset:version; `state` is already debounced."""
+    """Topic `scores`. `id` = vehicle:offset:version; `state` is already debounced."""
 
     id: str
     vehicle_id: str

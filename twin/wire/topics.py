@@ -31,23 +31,36 @@ AUDIT: Final = "audit"
 TRUTH: Final = "truth"
 HISTORY: Final = "history"
 
+REJECTED_MAX_BYTES: Final = 4 * 1024 * 1024
+"""The largest batch that topic `rejected` takes, and the largest that our producers make.
+
+A record there is an original, which may be as long as Kafka's default limit (1 MiB), and the reason
+why it was not accepted on top.
+"""
+
 
 @dataclass(frozen=True, slots=True)
 class TopicSpec:
-    """How a Kafka topic is made. `partitioned`: by vehicle, else one partition."""
+    """How a Kafka topic is made. `partitioned`: by vehicle, else one partition.
+
+    `max_message_bytes`: the largest batch it takes, None = as the broker is set (1 MiB by default).
+    """
 
     name: str
     retention_ms: int
     partitioned: bool = True
     compacted: bool = False
+    max_message_bytes: int | None = None
 
     def config(self) -> dict[str, str]:
         """Kafka topic settings; a compacted topic with a retention drops what is older, too."""
-        if not self.compacted:
-            return {"cleanup.policy": "delete", "retention.ms": str(self.retention_ms)}
-        if self.retention_ms < 0:
-            return {"cleanup.policy": "compact"}
-        return {"cleanup.policy": "compact,delete", "retention.ms": str(self.retention_ms)}
+        policy = "compact,delete" if self.compacted else "delete"
+        config = {"cleanup.policy": policy, "retention.ms": str(self.retention_ms)}
+        if self.compacted and self.retention_ms < 0:
+            config = {"cleanup.policy": "compact"}
+        if self.max_message_bytes is not None:
+            config["max.message.bytes"] = str(self.max_message_bytes)
+        return config
 
 
 SPECS: Final[tuple[TopicSpec, ...]] = (
@@ -70,7 +83,7 @@ SPECS: Final[tuple[TopicSpec, ...]] = (
     ),
     TopicSpec(TWINS, -1, compacted=True),
     TopicSpec(LEDGER, 30 * DAY_MS, compacted=True),
-    TopicSpec(REJECTED, 30 * DAY_MS),
+    TopicSpec(REJECTED, 30 * DAY_MS, max_message_bytes=REJECTED_MAX_BYTES),
     TopicSpec(MODELS, -1, partitioned=False, compacted=True),
     TopicSpec(MODEL_STATUS, -1, partitioned=False, compacted=True),
     TopicSpec(OPERATIONS, -1, partitioned=False, compacted=True),

@@ -1,0 +1,89 @@
+"""Avro of one telemetry record, written by hand because every message of every car passes here.
+
+It knows one shape: the header fields in their order, then signals of type ["null", "float" | "int"].
+That is far less than Avro, so it is a third of the time of a library; a test holds the bytes equal to
+fastavro's. Encoding: https://avro.apache.org/docs/1.12.0/specification/#binary-encoding
+"""
+
+import struct
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+from twin.wire.telemetry import Telemetry
+
+HEADER: Final = (
+    ("vehicle_id", "string"),
+    ("event_time", "long"),
+    ("session", "long"),
+    ("sequence", "long"),
+    ("assigned", "boolean"),
+    ("suspect", {"type": "array", "items": "string"}),
+)
+"""Name and type of the fields in front of the signals."""
+
+_NULL: Final = b"\0"
+_SECOND: Final = b"\2"
+_BOOLEAN: Final = (b"\0", b"\1")
+# The union's second branch and the value, in one call.
+_FLOAT: Final = struct.Struct("<bf").pack
+
+
+def writer(schema: Mapping[str, Any]) -> Callable[[Telemetry], bytes]:
+    """A function that writes records of `schema` (parsed), without a frame.
+
+    Raises `ValueError` when the schema has another shape than the above. The function expects
+    records whose values fit the schema's types, as `telemetry.from_fields` makes them.
+    """
+    fields = [(field["name"], field["type"]) for field in schema["fields"]]
+    head, signals = fields[: len(HEADER)], fields[len(HEADER) :]
+    wrong = [field for field in head if field not in HEADER]
+    wrong += [field for field in signals if field[1] not in (["null", "float"], ["null", "int"])]
+    if wrong or len(head) < len(HEADER):
+        raise ValueError(f"telemetry is written by hand and not in this shape: {wrong or head}")
+    plan = [(name, kind[1] == "float") for name, kind in signals]
+
+    def write(telemetry: Telemetry) -> bytes:
+        parts = [
+            _string(telemetry.vehicle_id),
+            _long(telemetry.event_time),
+            _long(telemetry.session),
+            _long(telemetry.sequence),
+            _BOOLEAN[telemetry.assigned],
+        ]
+        if telemetry.suspect:
+            parts.append(_long(len(telemetry.suspect)))
+            parts += map(_string, telemetry.suspect)
+        parts.append(_NULL)  # the array's end
+        value_of = telemetry.signals.get
+        for name, is_float in plan:
+            value = value_of(name)
+            if value is None:
+                parts.append(_NULL)
+            elif is_float:
+                parts.append(_FLOAT(2, value))
+            else:
+                parts.append(_SECOND + _long(value))  # type: ignore[arg-type] # an int signal
+        return b"".join(parts)
+
+    return write
+
+
+def _string(text: str) -> bytes:
+    data = text.encode()
+    return _long(len(data)) + data
+
+
+def _long(value: int) -> bytes:
+    """Zigzag, then 7 bits a byte, the low ones first; ints of 32 and 64 bits alike."""
+    rest = value << 1 if value >= 0 else ~(value << 1)
+    if rest < 0x80:
+        return _SHORT[rest]
+    out = bytearray()
+    while rest >= 0x80:
+        out.append(rest & 0x7F | 0x80)
+        rest >>= 7
+    out.append(rest)
+    return bytes(out)
+
+
+_SHORT: Final = tuple(bytes((number,)) for number in range(0x80))

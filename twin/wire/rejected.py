@@ -1,0 +1,92 @@
+"""Records for the topic `rejected`: the original and why it was not accepted. Pure.
+
+Key: the vehicle id, when the original has a valid one. Value: the original bytes. Headers: reason
+(public code), detail (one sentence), source (`mqtt:<topic>` or `kafka:<topic>/<partition>/<offset>`),
+attempts, ingested-at (ms), content-type when known, then the original's headers as `original-*`.
+
+Whatever came in, the record fits the topic (`topics.REJECTED_MAX_BYTES`), for one that does not fit
+would stop its partition. Any original within Kafka's default limit stays whole, except for headers
+by the hundreds. What was cut is told: `truncated` = the value's length before, in bytes;
+`headers-truncated` = how many of the original's headers were left out.
+"""
+
+from collections.abc import Iterable
+from typing import Final
+
+from twin.wire.errors import WireError
+from twin.wire.ids import check_vehicle_id
+
+Headers = list[tuple[str, bytes]]
+
+MAX_VALUE_BYTES: Final = 2 * 1024 * 1024
+MAX_ORIGINAL_BYTES: Final = 1024 * 1024 + 256 * 1024
+"""Names and values of all `original-*` headers together."""
+MAX_ORIGINALS: Final = 256
+MAX_TEXT_BYTES: Final = 1000
+_CONTENT_TYPE_BYTES: Final = 200
+
+
+def record(
+    *,
+    error: WireError,
+    source: str,
+    at_ms: int,
+    key: bytes | None,
+    value: bytes | None,
+    headers: Iterable[tuple[str, str | bytes | None]] = (),
+    content_type: str | None = None,
+) -> tuple[str | None, bytes | None, Headers]:
+    """Key, value and headers of the record for a message that raised `error` at its first attempt.
+
+    `at_ms` becomes ingested-at. `key`, `value` and `headers` are the original's; without a
+    `content_type` the header of that name tells it.
+    """
+    originals = [(name, _bytes(content)) for name, content in headers]
+    kind = dict(originals).get("content-type") if content_type is None else _bytes(content_type)
+    made: Headers = [
+        ("reason", error.reason.encode()),
+        ("detail", _text(error.detail)),
+        ("source", _text(source)),
+        ("attempts", b"1"),
+        ("ingested-at", str(at_ms).encode()),
+    ]
+    if kind is not None:
+        made.append(("content-type", kind[:_CONTENT_TYPE_BYTES]))
+    if value is not None and len(value) > MAX_VALUE_BYTES:
+        made.append(("truncated", str(len(value)).encode()))
+        value = value[:MAX_VALUE_BYTES]
+    kept = _kept(originals)
+    if len(kept) < len(originals):
+        made.append(("headers-truncated", str(len(originals) - len(kept)).encode()))
+    return _vehicle_id(key), value, made + kept
+
+
+def _kept(originals: Headers) -> Headers:
+    """Those that still fit; one that is too long makes room for the shorter behind it."""
+    kept: Headers = []
+    room = MAX_ORIGINAL_BYTES
+    for name, content in originals:
+        name = f"original-{name}"
+        size = len(name.encode()) + len(content)
+        if size <= room and len(kept) < MAX_ORIGINALS:
+            kept.append((name, content))
+            room -= size
+    return kept
+
+
+def _vehicle_id(key: bytes | None) -> str | None:
+    try:
+        return check_vehicle_id((key or b"").decode())
+    except (UnicodeDecodeError, WireError):
+        return None
+
+
+def _text(text: str) -> bytes:
+    # Valid before the cut, so that only the last character can be incomplete behind it.
+    return _bytes(text)[:MAX_TEXT_BYTES].decode(errors="ignore").encode()
+
+
+def _bytes(content: str | bytes | None) -> bytes:
+    if isinstance(content, str):
+        return content.encode(errors="backslashreplace")
+    return content or b""
