@@ -2,9 +2,9 @@
 
 telemetry -> rows (`intake`) -> windows, both models, debounce (`scoring`) -> what is news
 (`emission`) -> scores. One thread polls, scores and produces; the champion is loaded beside it and
-swapped between two polls. Offsets are committed only after Kafka has acknowledged every score (and
-every rejected record) that came of them, so a killed scorer scores the last second again under the
-same ids and loses none. Before there is a champion, windows are kept warm and nothing is said.
+swapped between two polls. Offsets are committed only after Kafka has acknowledged every score that
+came of them, so a killed scorer scores the last second again under the same ids and loses none. A
+record that cannot be read is counted and passed over: setting it aside is the twin worker's. Before there is a champion, windows are kept warm and nothing is said.
 """
 
 import signal
@@ -86,7 +86,7 @@ class Scorer:
         settings = self._settings
         name = f"scorer-{settings.scorer_id}"
         self._producer = kafka.producer(settings.kafka_bootstrap, name)
-        needed = [topics.TELEMETRY, topics.SCORES, topics.REJECTED, topics.MODEL_STATUS]
+        needed = [topics.TELEMETRY, topics.SCORES, topics.MODEL_STATUS]
         kafka.wait_for_topics(self._producer, needed)
         keeper = ChampionKeeper(
             Watch(settings.kafka_bootstrap, name), settings.model_store, self._refused
@@ -170,14 +170,9 @@ class Scorer:
             records.append(record)
         now = self._clock.now_ms()
         rows, refused = intake.read(records)
-        for record, why in refused:
+        for record, _why in refused:
             if record.offset >= self._assignment.partitions[record.partition].speak_from:
-                metrics.SCORER_ROWS.labels("rejected").inc()
-                log.warning(
-                    "record rejected", position=f"{record.partition}/{record.offset}", why=str(why)
-                )
-                aside = intake.rejection(record, why, now)
-                self._produce(topics.REJECTED, aside.key, aside.value, aside.headers)
+                metrics.SCORER_ROWS.labels("unreadable").inc()
         self._score(rows, now)
 
     def _score(self, rows: dict[int, intake.Rows], now: int) -> None:
@@ -278,11 +273,7 @@ _JSON: kafka.Headers = [("content-type", codec.JSON.encode())]
 
 
 def _record(message: Message) -> intake.Record:
-    topic, partition, offset = message.topic(), message.partition(), message.offset()
-    assert topic is not None
+    partition, offset = message.partition(), message.offset()
     assert partition is not None
     assert offset is not None
-    said = message.headers() or []
-    assert isinstance(said, list)
-    headers = [(name, v.encode() if isinstance(v, str) else v or b"") for name, v in said]
-    return intake.Record(topic, partition, offset, message.key(), message.value(), headers)
+    return intake.Record(partition, offset, message.key(), message.value())

@@ -202,6 +202,8 @@ BAD = [
     # Outcomes.
     ("missing_field", "vehicles/car-1/outcomes", without(OUTCOME, "command_id")),
     ("missing_field", "vehicles/car-1/outcomes", without(OUTCOME, "state")),
+    ("clock_ahead", "vehicles/car-1/reported", {**REPORTED, "session": NOW + CLOCK_AHEAD_MS + 1}),
+    ("clock_ahead", "vehicles/car-1/reported", {**REPORTED, "session": 2**63 - 1}),
     ("missing_field", "vehicles/car-1/outcomes", without(OUTCOME, "at")),
     ("bad_type", "vehicles/car-1/outcomes", {**OUTCOME, "command_id": 7}),
     ("bad_type", "vehicles/car-1/outcomes", {**OUTCOME, "state": "queued"}),
@@ -248,7 +250,7 @@ def test_a_cut_message_is_rejected_as_too_large_with_its_full_size():
 
 def test_every_reason_a_car_can_cause_has_a_golden_input():
     """The list above covers the public reason codes, except those of the processes behind."""
-    later = {"unknown_command", "unknown_vehicle", "unknown_content_type"}
+    later = {"unknown_command", "unknown_vehicle", "unknown_content_type", "wrong_partition"}
     assert {reason for reason, _, _ in BAD} == set(get_args(Reason)) - later
 
 

@@ -21,6 +21,7 @@ HEADER: Final = (
 )
 """Name and type of the fields in front of the signals."""
 
+_SIGNAL_TYPES: Final = (["null", "float"], ["null", "int"])
 _NULL: Final = b"\0"
 _SECOND: Final = b"\2"
 _BOOLEAN: Final = (b"\0", b"\1")
@@ -36,10 +37,8 @@ def writer(schema: Mapping[str, Any]) -> Callable[[Telemetry], bytes]:
     """
     fields = [(field["name"], field["type"]) for field in schema["fields"]]
     head, signals = fields[: len(HEADER)], fields[len(HEADER) :]
-    wrong = [field for field in head if field not in HEADER]
-    wrong += [field for field in signals if field[1] not in (["null", "float"], ["null", "int"])]
-    if wrong or len(head) < len(HEADER):
-        raise ValueError(f"telemetry is written by hand and not in this shape: {wrong or head}")
+    if head != [*HEADER] or any(kind not in _SIGNAL_TYPES for _, kind in signals):
+        raise ValueError(f"the writer of telemetry does not know this shape: {fields}")
     plan = [(name, kind[1] == "float") for name, kind in signals]
 
     def write(telemetry: Telemetry) -> bytes:
