@@ -58,8 +58,8 @@ def loop(
         # Training takes about 40 s; onsets go on through the measured time, so decisions do, too.
         onset_s=20,
         onset_spread_s=seconds + 30,
-        history_vehicles=160,
-        history_days=10,
+        history_vehicles=320,
+        history_days=5,
     )
     say = (
         (lambda _part, _line: None) if json else (lambda part, line: output.say(f"{part}: {line}"))

@@ -52,8 +52,8 @@ def demo(
         # The models are there after about 100 s; every fault has time to be seen and answered.
         onset_s=min(90, seconds * 0.35),
         onset_spread_s=seconds * 0.1,
-        history_vehicles=160,
-        history_days=10,
+        history_vehicles=320,
+        history_days=5,
     )
     say = (
         (lambda _part, _line: None) if json else (lambda part, line: output.say(f"{part}: {line}"))
