@@ -71,7 +71,8 @@ class Feed:
             for message in messages
             if not self._is_error(message)
             and (offset := message.offset()) is not None
-            and (window := self._windows.get(message.partition())) is not None
+            and (partition := message.partition()) is not None
+            and (window := self._windows.get(partition)) is not None
         ]
 
     def _is_error(self, message: Message) -> bool:

@@ -9,8 +9,8 @@ while something is under way costs less than a thread that hands each report ove
 """
 
 import asyncio
-import time
 from collections.abc import Callable
+from time import monotonic
 from typing import Final
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
@@ -65,7 +65,7 @@ class Outbox:
                 )
                 return
             self._open -= 1
-            self._moved_at = time.monotonic()
+            self._moved_at = monotonic()
             if not self._open:
                 self._drained.set()
             done()
@@ -85,7 +85,7 @@ class Outbox:
         except BufferError as error:
             raise KafkaRefused("more records are under way than the producer may hold") from error
         if not self._open:
-            self._moved_at = time.monotonic()
+            self._moved_at = monotonic()
         self._open += 1
         self._drained.clear()
         if not self._soon:

@@ -2,8 +2,8 @@
 
 import asyncio
 import signal
-import time
 from collections.abc import Awaitable, Callable
+from time import monotonic
 from typing import Any
 
 from confluent_kafka import Consumer, Producer
@@ -27,8 +27,8 @@ KAFKA_SILENT_S = 10.0
 class Readiness:
     """What is not ready and why; read by the health server's thread."""
 
-    def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
-        self._monotonic = monotonic
+    def __init__(self, clock: Callable[[], float] = monotonic) -> None:
+        self._clock = clock
         self.kafka = "not reached yet"
         self.clients: tuple[Client, ...] = ()
         self.outbox: Outbox | None = None
@@ -44,10 +44,10 @@ class Readiness:
     def _silence(self) -> str:
         if self.outbox is None:
             return ""
-        silent_s = self.outbox.silent_s(self._monotonic())
+        silent_s = self.outbox.silent_s(self._clock())
         if silent_s < KAFKA_SILENT_S:
             return ""
-        return f"nothing acknowledged for {silent_s:.0f} s, {len(self.outbox)} records under way"
+        return f"nothing acknowledged for {silent_s:.0f} s, {len(self.outbox)} under way"
 
 
 Serve = Callable[[Readiness, asyncio.Event], Awaitable[None]]

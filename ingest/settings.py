@@ -32,8 +32,9 @@ def _broker(url: str) -> Broker:
     try:
         parts = urlsplit(url)
         port = parts.port
-    except ValueError as error:
-        raise ValueError(f"{error}; {wanted}") from error
+    except ValueError:
+        # Not in its words: they quote what stands where the port should, maybe a password.
+        raise ValueError(wanted) from None
     if parts.scheme != "mqtt" or not parts.hostname or "@" in parts.netloc:
         raise ValueError(wanted)
     if parts.path or parts.query or parts.fragment:

@@ -7,7 +7,6 @@ record aside, once and with its reason; here it is only passed over.
 """
 
 import math
-
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -48,20 +47,20 @@ class Rows:
         )
 
 
-def read(records: Sequence[Record]) -> tuple[dict[int, Rows], list[tuple[Record, WireError]]]:
-    """Rows by partition, and what is none with the reason."""
+def read(records: Sequence[Record]) -> tuple[dict[int, Rows], list[Record]]:
+    """Rows by partition, and the records that are none."""
     found: dict[int, Rows] = {}
-    refused = []
+    unreadable = []
     for record in records:
         try:
             row = _row(record)
-        except WireError as error:
-            refused.append((record, error))
+        except WireError:
+            unreadable.append(record)
             continue
         rows = found.setdefault(record.partition, Rows())
         rows.rows.append(row)
         rows.offsets.append(record.offset)
-    return found, refused
+    return found, unreadable
 
 
 def _row(record: Record) -> Telemetry:

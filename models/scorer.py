@@ -4,7 +4,8 @@ telemetry -> rows (`intake`) -> windows, both models, debounce (`scoring`) -> wh
 (`emission`) -> scores. One thread polls, scores and produces; the champion is loaded beside it and
 swapped between two polls. Offsets are committed only after Kafka has acknowledged every score that
 came of them, so a killed scorer scores the last second again under the same ids and loses none. A
-record that cannot be read is counted and passed over: setting it aside is the twin worker's. Before there is a champion, windows are kept warm and nothing is said.
+record that cannot be read is counted and passed over: setting it aside is the twin worker's. Before
+there is a champion, windows are kept warm and nothing is said.
 """
 
 import signal
@@ -169,8 +170,8 @@ class Scorer:
             owned.timestamp = message.timestamp()[1]
             records.append(record)
         now = self._clock.now_ms()
-        rows, refused = intake.read(records)
-        for record, _why in refused:
+        rows, unreadable = intake.read(records)
+        for record in unreadable:
             if record.offset >= self._assignment.partitions[record.partition].speak_from:
                 metrics.SCORER_ROWS.labels("unreadable").inc()
         self._score(rows, now)

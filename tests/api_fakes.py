@@ -10,13 +10,13 @@ import httpx
 import orjson
 from fastapi import FastAPI
 
+from tests.fake_clock import FakeClock
 from twin.api.app import create_app
 from twin.api.reader import Document, Entry, StoreUnavailable
 from twin.api.readiness import Readiness
 from twin.api.request_log import LogUnavailable
 from twin.api.requests import Requests
 from twin.api.services import Services
-from twin.kit.clock import FakeClock
 from twin.wire.records import Reply, Request
 
 Owner = Callable[[Request], dict[str, Any] | None]
@@ -185,8 +185,8 @@ class Fakes:
         if self._used:
             self.requests = self._requests()  # the last one belongs to another event loop
         self._used = True
-        readiness = Readiness(self.reader, lambda: None)  # type: ignore[arg-type]
-        await readiness.check()
+        readiness = Readiness()
+        await readiness.check(self.reader, lambda: None)  # type: ignore[arg-type]
         self.poll = asyncio.create_task(self.requests.poll(), name="replies-poll")
         try:
             yield Services(

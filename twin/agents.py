@@ -22,7 +22,7 @@ from twin.deadlines import Deadlines
 from twin.effects import Effects
 from twin.kit import logs, metrics
 from twin.view import View
-from twin.wire import codec, topics
+from twin.wire import codec, rejected, topics
 from twin.wire.errors import CartwinError, Misaddressed, WireError
 from twin.wire.ids import vehicle_of
 from twin.wire.partition import partition_of
@@ -237,12 +237,12 @@ class Owner:
         key: str | bytes | None,
         value: bytes | None,
         partition: int,
-        headers: list[tuple[str, str | bytes | None]] | None = None,
+        headers: rejected.Headers | None = None,
     ) -> None:
         while True:
             try:
                 self._producer.produce(
-                    topic, value, key, partition, self._on_delivery, headers=headers or []
+                    topic, value, key, partition, self._on_delivery, headers=list(headers or ())
                 )
             except BufferError:
                 # The queue is bounded: wait for the broker to take some of it.
@@ -264,22 +264,15 @@ class Owner:
             )
 
     def _reject(self, message: Any, error: WireError) -> None:
-        source = f"kafka:{message.topic}/{message.partition}/{message.offset}"
-        original = [(f"original-{name}", value) for name, value in message.headers or ()]
-        self._produce(
-            topics.REJECTED,
-            message.key,
-            message.value,
-            message.partition,
-            [
-                ("reason", error.reason.encode()),
-                ("detail", error.detail.encode()[:1000]),
-                ("source", source.encode()),
-                ("attempts", b"1"),
-                ("ingested-at", str(_arrival(message)).encode()),
-                *original,
-            ],
+        key, value, headers = rejected.record(
+            error=error,
+            source=f"kafka:{message.topic}/{message.partition}/{message.offset}",
+            at_ms=_arrival(message),
+            key=message.key,
+            value=message.value,
+            headers=message.headers or (),
         )
+        self._produce(topics.REJECTED, key, value, message.partition, headers)
 
 
 def _arrival(message: Any) -> int:

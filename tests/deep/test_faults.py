@@ -22,6 +22,7 @@ from tests.kafka_log import read_topic
 from tests.processes import until
 from tests.stacks import need_mosquitto
 from twin.kit import kafka as kit_kafka
+from twin.local.process import tail
 from twin.wire import codec, ids, topics
 
 pytestmark = [pytest.mark.deep, pytest.mark.timeout(420)]
@@ -81,40 +82,39 @@ class Loop:
     def count(self, field, value):
         return int(self.redis.hget(f"count:{field}", value) or 0)
 
-    def uplink_at_work(self):
+    def wait(self, condition, what):
+        """Wait for a condition; nobody but us may end a process meanwhile."""
         until(
-            lambda: (
-                self.uplink.check()
-                and self.uplink.metrics()["cartwin_uplink_produced_total"] > AT_WORK
-            ),
-            "the uplink produces nothing",
+            lambda: all(process.check() for process in self.all) and condition(),
+            lambda: f"{what}\n" + "\n".join(f"{p.name}: {tail(p.child.log)}" for p in self.all),
         )
+
+    @property
+    def all(self):
+        return (self.uplink, self.downlink, self.worker)
+
+    def at_work(self, process, metric):
+        self.wait(lambda: process.metrics()[metric] > AT_WORK, f"{process.name} does not work")
 
     def kill_uplink(self):
         """SIGKILL while messages pass through it."""
-        self.uplink_at_work()
+        self.at_work(self.uplink, "cartwin_uplink_produced_total")
         self.uplink.kill()
         self.uplink.start()
 
     def kill_worker(self):
         """SIGKILL while it applies records."""
-        until(
-            lambda: (
-                self.worker.check()
-                and self.worker.metrics()["cartwin_twin_applied_total"] > AT_WORK
-            ),
-            "the worker applies nothing",
-        )
+        self.at_work(self.worker, "cartwin_twin_applied_total")
         self.worker.kill()
         self.worker.start()
 
     def freeze_kafka(self):
         """SIGSTOP for a while; the uplink is killed in the middle of it, holding messages."""
-        self.uplink_at_work()
+        self.at_work(self.uplink, "cartwin_uplink_produced_total")
         os.kill(self._kafka, signal.SIGSTOP)
         try:
             frozen = time.monotonic()
-            until(
+            self.wait(
                 lambda: self.uplink.metrics()["cartwin_uplink_in_flight"] > 100,
                 "nothing waits for Kafka",
             )
@@ -164,7 +164,7 @@ def test_kills_and_a_frozen_kafka_lose_nothing(
     loop = Loop(stack, endpoints, start_process)
     fleet = Fleet(endpoints.mqtt[0], tmp_path)
     request.addfinalizer(fleet.kill)
-    until(lambda: loop.count("presence", "online") == CARS, "not every car is online")
+    loop.wait(lambda: loop.count("presence", "online") == CARS, "not every car is online")
     began = time.monotonic()
     loop.kill_uplink()
     loop.kill_worker()
@@ -179,11 +179,11 @@ def test_kills_and_a_frozen_kafka_lose_nothing(
     loop.worker.ready()
     seconds = time.monotonic() - began
     assert (loop.uplink.starts, loop.worker.starts) == (6, 4)
-    until(
+    loop.wait(
         lambda: all(
             b'"state":"succeeded"' in (loop.redis.get(f"command:{c}") or b"") for c in pings
         ),
-        lambda: f"not every command succeeded: {[loop.redis.get(f'command:{c}') for c in pings]}",
+        "not every command succeeded",
     )
     fleet.end()
     line = account(fleet.log, endpoints.kafka)
@@ -197,13 +197,12 @@ def test_kills_and_a_frozen_kafka_lose_nothing(
     assert line["commands"] == {"succeeded": CARS}
     # Among them would be: a value of a twin that differs from the checker's own fold of the log.
     assert [p for p in line["problems"] if not p.startswith(EXPECTED_PROBLEMS)] == []
-    until(lambda: loop.count("presence", "offline") == CARS, "a goodbye is lost")
+    loop.wait(lambda: loop.count("presence", "offline") == CARS, "a goodbye is lost")
     created = [
         vehicle for kind, vehicle, _ in changes(endpoints.kafka).values() if kind == "created"
     ]
     assert sorted(created) == VEHICLES
-    loop.downlink.check()
-    for process in (loop.uplink, loop.downlink, loop.worker):
+    for process in loop.all:
         assert process.stop() == 0, process.name
 
 

@@ -151,6 +151,13 @@ def damaged(draw):
     return topic, payload[:place] + inserted + payload[place + skipped :]
 
 
+class Huge(bytes):
+    """Bytes that are not shown whole."""
+
+    def __repr__(self):
+        return f"<{len(self)} bytes, {self[:60]!r}..>"
+
+
 @st.composite
 def huge(draw):
     """Around and far beyond what a message may have, and very deep."""
@@ -171,7 +178,8 @@ def huge(draw):
             ]
         )
     )
-    return f"vehicles/{draw(st.sampled_from(VEHICLES))}/{draw(st.sampled_from(LEAVES))}", payload
+    topic = f"vehicles/{draw(st.sampled_from(VEHICLES))}/{draw(st.sampled_from(LEAVES))}"
+    return topic, Huge(payload)
 
 
 messages = (

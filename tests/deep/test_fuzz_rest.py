@@ -147,6 +147,7 @@ def parameter(place, name, schema, document, known):
     if name == "If-Match":
         pool += [
             st.integers(0, 5).map('"d{}"'.format),
+            st.from_regex(r'(W/)?"?[dr][d0-9]{0,30}"?', fullmatch=True),
             st.sampled_from(["*", 'W/"d1"', '"d1", "d2"']),
         ]
     if name == "fields":

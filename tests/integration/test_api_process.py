@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -106,18 +107,22 @@ class Owner:
             topic=message.topic(), partition=message.partition(), offset=message.offset()
         )
         known = self._twins.get(record.vehicle_id)
-        now = SystemClock().now_ms()
+        now = self.book.now_ms = SystemClock().now_ms()
         twin, effects = apply(known, self.book, record, position, now, Context())
         for command in effects.ledger:
             self.book.put(command)
         for command_id in effects.removed:
             self.book.remove(command_id)
+        deleted = set()
         if twin is None:
             self._twins.pop(record.vehicle_id, None)
+            deleted.add(record.vehicle_id)
         else:
             self._twins[record.vehicle_id] = twin
         # As the worker does it: the state first, then the reply.
-        await view.write({record.vehicle_id: twin}, effects.ledger, effects.removed)
+        await view.write(
+            {record.vehicle_id: twin}, effects.ledger, effects.removed, deleted=deleted
+        )
         await view.write({}, replies=effects.replies)
 
 
@@ -145,9 +150,8 @@ class Api:
     def _address(self) -> str | None:
         assert self.process.poll() is None, self.log.read_text()
         for line in self.log.read_text().splitlines():
-            _before, found, address = line.partition("running on ")
-            if found:
-                return address.partition(" ")[0]
+            if '"listening"' in line:
+                return orjson.loads(line)["url"]
         return None
 
     def wait_ready(self) -> None:
@@ -359,7 +363,7 @@ def test_redis_may_come_and_go(kafka: str, tmp_path: Path) -> None:
 def test_write_without_kafka_is_refused_in_time(redis_url: str, tmp_path: Path) -> None:
     """Without Kafka reads work, readiness names it, and a write is a 503 within its wait."""
     nowhere = f"127.0.0.1:{PortPicker().free()}"
-    api = Api(tmp_path, KAFKA_BOOTSTRAP=nowhere, REDIS_URL=redis_url, API_WAIT_S="1")
+    api = Api(tmp_path, KAFKA_BOOTSTRAP=nowhere, REDIS_URL=redis_url, API_WAIT_S="4")
     until(lambda: "kafka" in api.client.get("/readyz").json()["why"], "Kafka is not missed")
     assert api.client.get("/v1/fleet").status_code == 200
     refused = api.client.delete("/v1/twins/car-1")
@@ -367,20 +371,85 @@ def test_write_without_kafka_is_refused_in_time(redis_url: str, tmp_path: Path) 
     assert api.stop() == 0
 
 
-@pytest.mark.parametrize(
-    ("name", "value"), [("API_PORT", "web"), ("API_WAIT_S", "0"), ("LOG_LEVEL", "loud")]
-)
-def test_bad_setting_stops_the_start_with_a_sentence(name: str, value: str) -> None:
-    """A setting that is not accepted ends the process with code 2 and the setting's name."""
-    ended = subprocess.run(
-        [sys.executable, "-m", "twin", "api"],
+def ended(process: str, **settings: str) -> tuple[int, str]:
+    """Exit code of a process that cannot start, and the one line it said."""
+    done = subprocess.run(
+        [sys.executable, "-m", "twin", process],
         cwd=ROOT,
-        env={**os.environ, name: value},
+        env={**os.environ, "LOG_FORMAT": "json", **settings},
         capture_output=True,
         text=True,
         timeout=DEADLINE_S,
         check=False,
     )
-    assert ended.returncode == 2
-    assert name in ended.stderr
-    assert "Traceback" not in ended.stderr
+    (line,) = done.stderr.splitlines()
+    return done.returncode, line
+
+
+@pytest.mark.parametrize(
+    ("process", "name", "value"),
+    [
+        ("api", "API_PORT", "web"),
+        ("api", "API_WAIT_S", "0"),
+        ("api", "LOG_LEVEL", "loud"),
+        ("api", "REDIS_URL", "localhost"),
+        ("worker", "REDIS_URL", "localhost"),
+    ],
+)
+def test_bad_setting_stops_the_start_with_a_sentence(process: str, name: str, value: str) -> None:
+    """A setting that is not accepted ends the process with code 2 and one line that names it."""
+    code, line = ended(process, **{name: value})
+    assert code == 2
+    assert line.startswith(f"setting {name}={value!r} is not accepted: ")
+
+
+@pytest.mark.parametrize("name", ["API", "HEALTH"])
+@pytest.mark.parametrize("other", ["listens", "is bound"])
+def test_taken_port_stops_the_start_with_a_sentence(name: str, other: str) -> None:
+    """A port that is taken ends the process with code 1 and one line with settings and address."""
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        if other == "listens":
+            held.listen()
+        port = held.getsockname()[1]
+        ports = {"API_PORT": "0", f"{name}_PORT": str(port)}
+        code, line = ended("api", **ports)
+    assert code == 1
+    assert (
+        f"{name}_HOST and {name}_PORT 127.0.0.1:{port}: Address already in use"
+        == orjson.loads(line)["error"]
+    )
+
+
+def test_address_of_another_machine_stops_the_start_with_a_sentence() -> None:
+    """An API_HOST that is not this machine's is named as well."""
+    code, line = ended("api", API_HOST="192.0.2.1", API_PORT="0")
+    assert (code, "API_HOST and API_PORT 192.0.2.1:0: " in line) == (1, True)
+
+
+def test_health_port_answers_beside_the_api(kafka: str, redis_url: str, tmp_path: Path) -> None:
+    """The health port tells the readiness of the API process, and is free when it has stopped."""
+    port = PortPicker().free()
+    settings = {"KAFKA_BOOTSTRAP": kafka, "REDIS_URL": redis_url, "HEALTH_PORT": str(port)}
+    for _ in range(2):
+        api = Api(tmp_path, **settings)
+        api.wait_ready()
+        assert httpx.get(f"http://127.0.0.1:{port}/readyz").status_code == 200
+        assert api.stop() == 0, api.log.read_text()
+
+
+def test_command_refused_with_429_is_asked_again_under_its_key(api: Api, car: str) -> None:
+    """The car is full, one command is cancelled, and the refused one succeeds with its own key."""
+    key = {"Idempotency-Key": uuid4().hex}
+    path = f"{car}/commands"
+    made = api.client.post(path, json={"name": "ping"})
+    while made.status_code == 201:
+        last, made = made, api.client.post(path, json={"name": "ping"})
+    assert (made.status_code, made.json()["code"]) == (429, "too_many_open_commands")
+    for _ in range(2):
+        refused = api.client.post(path, json={"name": "ping"}, headers=key)
+        assert (refused.status_code, refused.headers["Retry-After"]) == (429, "1")
+    assert api.client.post(f"{last.headers['Location']}/cancel").status_code == 200
+    answers = [api.client.post(path, json={"name": "ping"}, headers=key) for _ in range(2)]
+    assert [answer.status_code for answer in answers] == [201, 200]
+    assert answers[0].json()["id"] == answers[1].json()["id"]

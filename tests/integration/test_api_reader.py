@@ -88,7 +88,7 @@ def test_counts_follow_what_is_written_and_deleted(redis_url: str) -> None:
         twins = {name: twin(name) for name in ("a", "b", "c")}
         await view.write(twins)
         await view.write({"b": twin("b", revision=8, health={**ALARM, "since": 5})})
-        await view.write({"c": None})
+        await view.write({"c": None}, deleted=["c"])
         total, counts = await reader.counts()
         assert total == 2
         assert counts["health"] == {"alarm": 1, "normal": 1}

@@ -154,17 +154,25 @@ def test_what_cannot_be_sent_is_refused_with_its_reason(start, tail, order, is_m
     ]
 
 
-def test_a_poison_record_is_rejected_and_its_partition_goes_on(start, broker, tail, order, kafka):
+# A record of nearly all that Kafka takes by default (1,048,588 bytes): the reason does not fit, too.
+@pytest.mark.parametrize(
+    ("poison", "reason"),
+    [(b"{poison", b"malformed_json"), (b"{" * 1_048_400, b"too_large")],
+    ids=["short", "largest"],
+)
+def test_a_poison_record_is_rejected_and_its_partition_goes_on(
+    start, broker, tail, order, poison, reason
+):
     """Bytes that are no record go to `rejected` as they are; the next record of the car is sent."""
     start().ready()
     vehicle_id = f"poison-{ms()}"
     client = car(broker, vehicle_id, subscribe=(f"vehicles/{vehicle_id}/commands",))
-    order.producer.produce("downlink", b"{poison", vehicle_id, headers=[("traceparent", b"t")])
+    order.producer.produce("downlink", poison, vehicle_id, headers=[("traceparent", b"t")])
     order(vehicle_id, 1)
     (rejected,) = tail.of("rejected", vehicle_id, 1)
     headers = dict(rejected.headers())
-    assert rejected.value() == b"{poison"
-    assert headers["reason"] == b"malformed_json"
+    assert rejected.value() == poison
+    assert headers["reason"] == reason
     assert headers["source"].startswith(b"kafka:downlink/")
     assert headers["original-traceparent"] == b"t"
     assert json_of(tail.of("deliveries", vehicle_id, 1)[0])["state"] == "sent"

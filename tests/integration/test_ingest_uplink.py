@@ -480,9 +480,12 @@ def test_messages_wait_at_the_broker_while_kafka_is_away(make_stack, tmp_path):
             say(client, "vehicles/patient/telemetry", payload)
         until(lambda: uplink.metric("cartwin_uplink_in_flight") == 20, "the window did not fill")
         assert uplink.metric("cartwin_uplink_received_total") == 20
+        until(lambda: uplink.get("/readyz")[0] == 503, "the uplink does not miss Kafka")
+        assert "nothing acknowledged for" in json.loads(uplink.get("/readyz")[1])["why"]["kafka"]
     finally:
         os.kill(server.pid, signal.SIGCONT)
     records = tail.of("telemetry", "patient", 200)
+    uplink.ready()
     assert [codec.decode_telemetry(m.value()).sequence for m in records] == list(range(200))
     assert uplink.stop() == 0
     leave(client)

@@ -410,8 +410,7 @@ def test_states_equal_an_uninterrupted_run(bench: Bench) -> None:
     said = Emission(Policy(0.25, 30_000), 100)
     states: dict[str, str] = {}
     warm = [
-        Record(m.partition(), m.offset(), m.key(), m.value())
-        for m in bench.read(topics.TELEMETRY)
+        Record(m.partition(), m.offset(), m.key(), m.value()) for m in bench.read(topics.TELEMETRY)
     ]
     for partition, part in read(warm)[0].items():
         batch = part.batch()

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from twin.local.options import FREE_PORTS
 pytestmark = pytest.mark.integration
 
 ROOT = Path(__file__).parents[2]
+SAMPLES = ROOT / "tests/fixtures/replay"
 OBD = (
     "ENGINE_RUN_TINE (),ENGINE_RPM (),VEHICLE_SPEED (),THROTTLE (),COOLANT_TEMPERATURE (),"
     "PEDAL_E ()\r\n"
@@ -88,6 +90,35 @@ def test_recorded_trips_become_twins(warn, tmp_path):
             "duplicates": 0, "suspect": 0, "by_signal": {}, "by_reason": {},
         }  # fmt: skip
         assert "not sent, no signal for them: PEDAL_E" in said
+
+
+def test_the_sample_of_cars_is_kept_and_marked(warn):
+    """The seed file's format with all 18 signals: every twin equals its car, suspects included."""
+    document, said = cartwin_replay(SAMPLES / "cars.csv", stack=warn)
+    document.pop("seconds")
+    assert document == {
+        "ok": True, "rows": 48, "kafka": 48, "rejected": 0, "twins": 4, "equal": True,
+        "duplicates": 0, "suspect": 5, "by_reason": {},
+        "by_signal": {
+            "battery_percentage": {"rows": 3, "worst": -0.75},
+            "coolant_temp": {"rows": 2, "worst": 240.5},
+        },
+    }  # fmt: skip
+    assert "not sent" not in said
+
+
+def test_the_samples_of_carobd_become_twins_from_an_archive(warn, tmp_path):
+    """carOBD's 27 columns, packed as its archive is: every row in Kafka, every twin equal."""
+    archive = tmp_path / "trips.tar.xz"
+    with tarfile.open(archive, "w:xz") as packed:
+        packed.add(SAMPLES / "carobd", "trips")
+    document, said = cartwin_replay(archive, stack=warn)
+    document.pop("seconds")
+    assert document == {
+        "ok": True, "rows": 100, "kafka": 100, "rejected": 0, "twins": 2, "equal": True,
+        "duplicates": 0, "suspect": 0, "by_signal": {}, "by_reason": {},
+    }  # fmt: skip
+    assert "not sent, no signal for them: ABSOLUTE_THROTTLE_B" in said
 
 
 def test_an_uplink_that_keeps_is_no_uplink_that_rejects(warn, tmp_path):

@@ -10,7 +10,7 @@ import pytest
 from prometheus_client import REGISTRY
 
 from tests.api_fakes import Fakes, exchange, twin
-from twin.api import middleware, parameters, problems
+from twin.api import middleware, parameters, problems, requests
 from twin.api.tokens import Token, decode_token
 from twin.wire import ids
 from twin.wire.catalogue import SIGNALS
@@ -83,7 +83,8 @@ def test_fields_choose_parts_of_twin_and_list() -> None:
         ("/v1/twins?limit=201", "invalid_parameter", "200"),
         ("/v1/twins?limit=many", "invalid_parameter", "'many'"),
         ("/v1/twins?filter=vin+eq+x", "invalid_filter", "coolant_temp"),
-        ("/v1/twins?sort=speed", "invalid_sort", "vehicle_id"),
+        ("/v1/twins?sort=colour", "invalid_sort", "presence, health"),
+        ("/v1/twins?sort=--speed", "invalid_sort", "coolant_temp"),
         ("/v1/twins?cursor=%C3%A4", "invalid_cursor", "next_cursor"),
         ("/v1/twins/a%20b", "bad_vehicle_id", "A-Z a-z 0-9"),
         ("/v1/twins/sensor", "bad_vehicle_id", "sensor"),
@@ -97,6 +98,13 @@ def test_fields_choose_parts_of_twin_and_list() -> None:
 def test_bad_parameter_is_400_naming_it(path: str, code: str, named: str) -> None:
     """What cannot be used is refused with the parameter's name and what is accepted."""
     is_problem(get(path), 400, code, named)
+
+
+@pytest.mark.parametrize("sort", ["coolant_temp", "-coolant_temp", "health"])
+def test_order_of_an_indexed_field_is_not_available_yet(sort: str) -> None:
+    """The contract accepts it, so it is a 501 that says what is sortable today, and no 400."""
+    answer = get(f"/v1/twins?sort={sort}")
+    is_problem(answer, 501, "not_available_yet", f"sort={sort}:", "vehicle_id, -vehicle_id")
 
 
 def test_list_pages_are_complete_and_end() -> None:
@@ -284,6 +292,49 @@ def test_repeated_key_gives_the_first_answer() -> None:
     assert first.headers["location"] == again.headers["location"]
     assert "idempotency-replayed" not in first.headers
     assert again.headers["idempotency-replayed"] == "true"
+
+
+def test_429_of_the_owner_is_no_decision_for_its_key() -> None:
+    """The same key asks again after a 429, and the decision that then comes is the one it keeps."""
+    refusals = ["too_many_open_commands", "too_many_open_commands"]
+
+    def owner(request: Any) -> dict[str, Any]:
+        if refusals:
+            return {"status": 429, "code": refusals.pop(), "detail": "64 are open"}
+        return {"status": 201, "body": {**request["body"], "state": "queued"}}
+
+    fakes = Fakes(twin(), owner=owner)
+
+    async def scenario() -> list[httpx.Response]:
+        async with fakes.client() as client:
+            how = {"json": {"name": "ping"}, "headers": {"Idempotency-Key": "k1"}}
+            answers = [await client.post(f"{CAR}/commands", **how) for _ in range(3)]
+            how["json"] = {"name": "pong"}
+            return [*answers, await client.post(f"{CAR}/commands", **how)]
+
+    first, again, made, other = asyncio.run(scenario())
+    for refused in (first, again):
+        is_problem(refused, 429, "too_many_open_commands")
+        assert refused.headers["retry-after"] == "1"
+    assert made.status_code == 201
+    is_problem(other, 409, "idempotency_conflict")
+    # Each has a reply of its own; the key goes with all, so the owner knows a repetition.
+    assert len({request["request_id"] for request in fakes.log.requests}) == 3
+    assert {request["idempotency_key"] for request in fakes.log.requests} == {"k1"}
+
+
+def test_429_of_the_api_leaves_nothing_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Refused before it was asked, a write is neither asked nor stored, and may come again."""
+    fakes = Fakes(twin())
+    how = {"json": {"name": "ping"}, "headers": {"Idempotency-Key": "k1"}}
+    with monkeypatch.context() as crowded:
+        crowded.setattr(requests, "MAX_UNDECIDED_PER_TWIN", 0)
+        is_problem(exchange(fakes, "POST", f"{CAR}/commands", **how), 429, "too_many_writes")
+    assert not fakes.log.requests
+    assert not fakes.reader.stored
+    made = exchange(fakes, "POST", f"{CAR}/commands", **how)
+    assert made.status_code == 201
+    assert "idempotency-replayed" not in made.headers
 
 
 def test_delete_is_204_and_its_token_waits_for_absence() -> None:
@@ -618,6 +669,9 @@ def test_openapi_describes_every_call_and_signal() -> None:
     assert "application/merge-patch+json" in patch["requestBody"]["content"]
     assert list(patch["responses"]["412"]["content"]) == ["application/problem+json"]
     assert "501" in document["paths"]["/v1/models"]["get"]["responses"]
+    assert "501" in document["paths"]["/v1/twins"]["get"]["responses"]
+    fleet = document["paths"]["/v1/fleet"]["get"]["description"]
+    assert "Percentiles of indexed signals are part of the contract and not available yet" in fleet
     reported = document["components"]["schemas"]["Twin"]["properties"]["reported"]["properties"]
     assert set(reported) == {signal.name for signal in SIGNALS}
     assert "HTTPValidationError" not in str(document)

@@ -139,8 +139,19 @@ def test_lists_sort_by_vehicle_id(sort: str, backwards: bool) -> None:
     assert filters.descending(sort) is backwards
 
 
-def test_other_sort_is_refused_naming_the_sortable() -> None:
-    """A sort order that is not there yet is refused, not ignored."""
-    with pytest.raises(Problem, match="vehicle_id, -vehicle_id") as refused:
-        filters.descending("speed")
-    assert refused.value.code == "invalid_sort"
+@pytest.mark.parametrize(
+    ("sort", "status", "code"),
+    [
+        *((field, 501, "not_available_yet") for field in filters.FIELDS),
+        ("-coolant_temp", 501, "not_available_yet"),
+        ("colour", 400, "invalid_sort"),
+        ("", 400, "invalid_sort"),
+        ("vehicle_id,speed", 400, "invalid_sort"),
+    ],
+)
+def test_other_sort_is_refused_naming_the_sortable(sort: str, status: int, code: str) -> None:
+    """A sort order that is not there yet is refused, not ignored; an unknown one is a mistake."""
+    with pytest.raises(Problem, match=r"sortable.*: vehicle_id, -vehicle_id") as refused:
+        filters.descending(sort)
+    assert (refused.value.status, refused.value.code) == (status, code)
+    assert (", ".join(filters.FIELDS) in refused.value.detail) is (status == 400)

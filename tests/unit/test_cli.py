@@ -2,6 +2,8 @@
 
 import json
 import socket
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 from typer.testing import CliRunner
@@ -64,6 +66,69 @@ def test_an_api_that_does_not_answer_is_named():
     assert done.exit_code == 1
     assert url in done.output
     assert "Traceback" not in done.output
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["http://[::", "localhost:8080", "ftp://x", "http://", "http://ä..b", f"http://{'a' * 70}"],
+)
+def test_an_api_address_that_is_none_is_refused(url):
+    """Exit code 2, naming option, value and what is accepted."""
+    done = runner.invoke(app, ["twin", "list", "--api", url])
+    assert done.exit_code == 2
+    assert f"--api {url.rstrip('/')!r} is not accepted: http://host:port" in done.output
+    assert isinstance(done.exception, SystemExit)
+
+
+@pytest.fixture
+def answering():
+    """A web server that gives the answer it is told to every request: status, body."""
+    answer = [200, b""]
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(answer[0])
+            self.send_header("Content-Length", str(len(answer[1])))
+            self.end_headers()
+            self.wfile.write(answer[1])
+
+        def log_message(self, *_):
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+
+        def gives(status, body):
+            answer[:] = status, body
+            return f"http://127.0.0.1:{server.server_port}"
+
+        yield gives
+        server.shutdown()
+        thread.join()
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "said"),
+    [
+        (200, b"<html>hello", "is no cartwin API: 200 '<html>hello'"),
+        (200, b"\xff\xfe", "is no cartwin API: 200"),
+        (200, b"", "is no cartwin API: 200"),
+        (200, b"[]", "is no cartwin API: 200 '[]'"),
+        (302, b"", "is no cartwin API: 302"),
+        (502, b"bad gateway", "is no cartwin API: 502 'bad gateway'"),
+        (404, b'["no"]', "is no cartwin API: 404"),
+        (200, b'{"items": 1}', "no page of twins was answered: {'items': 1}"),
+        (200, b'{"items": [{"vehicle_id": "x"}]}', "no page of twins was answered"),
+        (400, b'{"detail": "no such field"}', "GET /v1/twins: 400 no such field"),
+    ],
+)
+def test_an_answer_that_is_not_the_apis_is_a_sentence(answering, status, body, said):
+    """Another service at the address, or a refusal: exit code 1 and what was answered."""
+    done = runner.invoke(app, ["twin", "list", "--api", answering(status, body)])
+    assert done.exit_code == 1
+    assert said in done.output
+    assert isinstance(done.exception, SystemExit)
 
 
 def test_arguments_that_are_no_json_are_refused():

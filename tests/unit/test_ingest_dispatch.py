@@ -11,7 +11,7 @@ from ingest.downlink import Dispatcher
 from ingest.errors import ConnectionLost
 from ingest.feed import Taken
 from ingest.window import Entry
-from twin.kit.clock import FakeClock
+from tests.fake_clock import FakeClock
 from twin.wire.errors import WireError
 
 NOW = 1_790_000_000_000

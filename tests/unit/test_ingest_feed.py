@@ -35,6 +35,7 @@ class Log:
         self.asked = []
         self.closed = False
         self.refusal = None
+        self.rebalance = lambda: None
 
     def subscribe(self, topics, on_assign, on_revoke, on_lost):
         self.assign = lambda *numbers: on_assign(self, [TopicPartition("t", n) for n in numbers])
@@ -48,6 +49,8 @@ class Log:
         return self.waiting.pop(0) if self.waiting and "paused" not in self.asked[-1:] else None
 
     def consume(self, count, timeout):
+        rebalance, self.rebalance = self.rebalance, lambda: None
+        rebalance()
         taken, self.waiting = self.waiting[:count], self.waiting[count:]
         return taken
 
@@ -140,6 +143,36 @@ def test_a_revoked_partition_is_committed_and_forgotten():
         assert len(log.commits) == 1
 
     playing(play, Record(0, 5), Record(1, 40))
+
+
+@pytest.mark.parametrize("now_ours", [None, (1,), (0, 1)])
+def test_a_rebalance_after_the_first_record_leaves_it_to_the_next_owner(now_ours):
+    """What was taken before a rebalance is dropped, even when the partition comes back: it is read
+    again from the committed offset."""
+
+    async def play(feed, log):
+        def rebalance():
+            log.revoke()
+            if now_ours:
+                log.assign(*now_ours)
+
+        log.rebalance = rebalance
+        log.waiting = [Record(0, 6), *([Record(1, 40)] if now_ours else [])]
+        assert [t.message.offset() for t in await feed.next()] == ([40] if now_ours else [])
+        log.assign(0, 1)
+        log.waiting = [Record(0, 6), Record(1, 40)]
+        assert [t.message.offset() for t in await feed.next()] == [6, 40]
+
+    playing(play)
+
+
+def test_a_record_of_a_partition_that_is_not_ours_is_skipped():
+    """A record left over from before a rebalance stops nothing."""
+
+    async def play(feed, log):
+        assert [t.message.offset() for t in await feed.next()] == [40, 41]
+
+    playing(play, Record(1, 40), Record(0, 5), Record(1, 41), partitions=(1,))
 
 
 def test_a_lost_partition_is_not_committed():

@@ -8,7 +8,9 @@ import socket
 import pytest
 
 from ingest.errors import KafkaRefused
-from ingest.process import first, run
+from ingest.outbox import Outbox
+from ingest.process import KAFKA_SILENT_S, Readiness, first, run
+from ingest.rejected import Record
 from ingest.settings import IngestSettings
 
 
@@ -73,3 +75,72 @@ def test_the_first_to_end_decides_and_the_others_are_cancelled():
         assert lasting.cancelled()
 
     asyncio.run(play())
+
+
+class Reports:
+    """A Kafka producer that reports a delivery when the test says so."""
+
+    def __init__(self):
+        self.waiting = []
+
+    def produce(self, topic, value, key, *, on_delivery, headers):
+        self.waiting.append(on_delivery)
+
+    def poll(self, timeout):
+        return 0
+
+    def acknowledge(self):
+        self.waiting.pop(0)(None, None)
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """A monotonic clock that the test moves; the outbox and readiness read it."""
+    clock = FakeMonotonic()
+    monkeypatch.setattr("ingest.outbox.monotonic", clock)
+    return clock
+
+
+class FakeMonotonic:
+    """Seconds, moved by hand."""
+
+    def __init__(self):
+        self.now = 5_000.0
+
+    def __call__(self):
+        return self.now
+
+
+def test_kafka_that_acknowledges_nothing_makes_the_process_not_ready_until_it_does(clock):
+    """Not ready after a while of silence with records under way; ready again by itself."""
+
+    async def play():
+        kafka, record = Reports(), Record("telemetry", b"car-1", b"", [])
+        outbox = Outbox(kafka)
+        readiness = Readiness(clock)
+        readiness.kafka, readiness.outbox = "", outbox
+        try:
+            clock.now += 10 * KAFKA_SILENT_S
+            assert readiness.faults() == {}, "nothing is under way"
+            outbox.send(record, lambda: None)
+            assert readiness.faults() == {}, "it was sent just now"
+            clock.now += KAFKA_SILENT_S - 1
+            outbox.send(record, lambda: None)
+            assert readiness.faults() == {}
+            clock.now += 1
+            assert readiness.faults() == {"kafka": "nothing acknowledged for 10 s, 2 under way"}
+            kafka.acknowledge()
+            assert readiness.faults() == {}, "Kafka moves, if slowly"
+            clock.now += KAFKA_SILENT_S
+            assert "1 under way" in readiness.faults()["kafka"]
+            kafka.acknowledge()
+            assert readiness.faults() == {}
+        finally:
+            outbox.close()
+
+    asyncio.run(play())
+
+
+def test_kafka_that_was_never_reached_is_named_first():
+    """Before the topics are known there is no outbox to ask."""
+    assert Readiness().faults() == {"kafka": "not reached yet"}

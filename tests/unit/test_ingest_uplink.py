@@ -10,8 +10,8 @@ from ingest.errors import KafkaRefused
 from ingest.outbox import Outbox
 from ingest.packets import Publish
 from ingest.uplink import Uplink
+from tests.fake_clock import FakeClock
 from twin.kit import metrics
-from twin.kit.clock import FakeClock
 from twin.wire.codec import decode_telemetry
 
 

@@ -45,3 +45,10 @@ def test_state_topics_are_compacted_and_events_are_not():
     assert config["twins"] == {"cleanup.policy": "compact"}
     assert config["ledger"] == {"cleanup.policy": "compact,delete", "retention.ms": "2592000000"}
     assert config["telemetry"] == {"cleanup.policy": "delete", "retention.ms": "604800000"}
+
+
+def test_only_rejected_takes_more_than_the_brokers_limit():
+    """A record that just fitted its topic fits `rejected` with the reason on top."""
+    limits = {spec.name: spec.config().get("max.message.bytes") for spec in topics.SPECS}
+    assert limits.pop("rejected") == str(topics.REJECTED_MAX_BYTES)
+    assert set(limits.values()) == {None}

@@ -85,12 +85,20 @@ def parse(text: str) -> tuple[Condition, ...]:
 
 
 def descending(sort: str) -> bool:
-    """Whether the ids are listed backwards; raises `Problem` invalid_sort."""
-    if sort not in SORTS:
+    """Whether the ids are listed backwards; raises `Problem` invalid_sort or not_available_yet."""
+    if sort in SORTS:
+        return sort.startswith("-")
+    if sort.removeprefix("-") in FIELDS:
         raise Problem(
-            "invalid_sort", f"sort={sort[:80]!r} is not accepted; sortable: {', '.join(SORTS)}"
+            "not_available_yet",
+            f"sort={sort}: the order of an indexed field is not available yet; sortable today:"
+            f" {', '.join(SORTS)}",
         )
-    return sort.startswith("-")
+    raise Problem(
+        "invalid_sort",
+        f"sort={sort[:80]!r} is not accepted; sortable: {', '.join(SORTS)}; indexed fields (not"
+        f" available yet): {', '.join(FIELDS)}",
+    )
 
 
 def _condition(field: str, op: str, value: str) -> Condition:

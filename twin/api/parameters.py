@@ -61,7 +61,10 @@ class ListQuery(_Query):
         str | None,
         Field(description="conditions on indexed fields, e.g. health eq alarm and speed gt 20"),
     ] = None
-    sort: Annotated[str, Field(description="vehicle_id or -vehicle_id")] = "vehicle_id"
+    sort: Annotated[
+        str,
+        Field(description="vehicle_id or -vehicle_id; indexed fields are not available yet (501)"),
+    ] = "vehicle_id"
     limit: Limit = 25
     cursor: Cursor = None
     fields: Fields = None
@@ -101,7 +104,8 @@ def _key(
         str | None,
         Header(
             alias="Idempotency-Key",
-            description="1 to 255 visible ASCII characters; the same key, the same decision",
+            description="1 to 255 visible ASCII characters; the same key, the same decision for 24 h"
+            " (a 429 is none: it is asked again)",
         ),
     ] = None,
 ) -> str | None:

@@ -19,11 +19,9 @@ _OLD_S: Final = 15.0
 
 
 class Readiness:
-    """Faults by part; empty means ready."""
+    """Faults by part; empty means ready. `log_fault` says why Kafka takes no request, or None."""
 
-    def __init__(self, reader: Reader, log_fault: Callable[[], str | None]) -> None:
-        self._reader = reader
-        self._log_fault = log_fault
+    def __init__(self) -> None:
         self._faults: dict[str, str] = {"api": "not checked yet"}
         self._checked = time.monotonic()
 
@@ -34,20 +32,20 @@ class Readiness:
             return {"api": f"not checked for {age:.0f} s"}
         return self._faults
 
-    async def run(self) -> None:
+    async def run(self, reader: Reader, log_fault: Callable[[], str | None]) -> None:
         """Check for ever."""
         while True:
-            await self.check()
+            await self.check(reader, log_fault)
             await asyncio.sleep(EVERY_S)
 
-    async def check(self) -> None:
+    async def check(self, reader: Reader, log_fault: Callable[[], str | None]) -> None:
         """Check now."""
         faults: dict[str, str] = {}
         try:
-            await self._reader.ping()
+            await reader.ping()
         except StoreUnavailable as error:
             faults["redis"] = str(error)
-        kafka = await asyncio.to_thread(self._log_fault)
+        kafka = await asyncio.to_thread(log_fault)
         if kafka is not None:
             faults["kafka"] = kafka
         if faults != self._faults:

@@ -36,8 +36,9 @@ class RequestLog:
             "cartwin-api",
             **{
                 "linger.ms": 0,
-                # Shorter than the wait, so that "Kafka did not take it" arrives before "no answer".
-                "message.timeout.ms": int(wait_s * 900),
+                # "Kafka did not take it" shall arrive before "no answer", and librdkafka looks for
+                # what has timed out once a second only.
+                "message.timeout.ms": int(max(wait_s - 1.5, wait_s / 2) * 1000),
                 "queue.buffering.max.messages": _QUEUE,
                 # Readiness asks every second and logs what changes; librdkafka would say it 20
                 # times a second, and reconnect as often.

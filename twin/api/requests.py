@@ -5,6 +5,10 @@
 The hint only shortens the wait: one task reads all awaited replies every POLL_S as well, so the
 cost does not grow with the number of waiting requests. With an Idempotency-Key the request id
 follows from vehicle and key, therefore a repetition finds the first decision, on any replica.
+
+A 429 is no decision: nothing was done, and the client was told to come back. A repetition of it is
+asked under a request id of its own, or the stored 429 would answer; the owner, who remembers the
+keys of commands himself, still makes one command of it however often it is asked.
 """
 
 import asyncio
@@ -13,6 +17,7 @@ import time
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import Any, Final, Protocol
 from uuid import uuid4
 
@@ -90,7 +95,9 @@ class Requests:
         request_id, body_hash = wish.request_id(), wish.body_hash()
         if wish.key is not None:
             for reply in await self._reader.replies([request_id]):
-                return Decision(_same(reply, body_hash), repeated=True)
+                if _same(reply, body_hash)["status"] != HTTPStatus.TOO_MANY_REQUESTS:
+                    return Decision(reply, repeated=True)
+                request_id = uuid4().hex
         self._admit(wish.vehicle_id)
         request = Request(
             request_id=request_id,

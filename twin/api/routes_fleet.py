@@ -49,7 +49,11 @@ _PROBLEMS: Final = orjson.dumps(
     responses={200: {"model": shapes.shape(shapes.Fleet)}, **problems(503)},
 )
 async def get_fleet(request: Request, needs: Needs, _query: NoParameters) -> Response:
-    """Kept by the twins' owners as they write, so the cost does not depend on the fleet's size."""
+    """Twins in total and by presence, health, fleet, model and firmware; the newest 50 alarms.
+
+    Kept by the twins' owners as they write, so the cost does not depend on the fleet's size.
+    Percentiles of indexed signals are part of the contract and not available yet.
+    """
     total, counts = await needs.reader.counts()
     alarms = await needs.reader.alarms(_ALARMS)
     fleet = {

@@ -34,7 +34,7 @@ _DESIRED: dict[int | str, dict[str, Any]] = {
 @router.get(
     "/v1/twins",
     summary="List twins",
-    responses={200: {"model": shapes.shape(shapes.TwinPage)}, **problems(400, 503, 504)},
+    responses={200: {"model": shapes.shape(shapes.TwinPage)}, **problems(400, 501, 503, 504)},
 )
 async def list_twins(
     request: Request, needs: Needs, query: Annotated[ListQuery, Query()]

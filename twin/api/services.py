@@ -18,7 +18,6 @@ from twin.api.requests import Requests
 from twin.api.settings import ApiSettings
 from twin.kit import logs
 from twin.kit.clock import Clock, SystemClock
-from twin.kit.health import HealthServer
 
 log = logs.get(__name__)
 
@@ -40,19 +39,20 @@ class Services:
 
 
 @asynccontextmanager
-async def open_services(settings: ApiSettings) -> AsyncIterator[Services]:
-    """Connect (lazily: neither Redis nor Kafka has to be there yet), and close in reverse order."""
+async def open_services(settings: ApiSettings, readiness: Readiness) -> AsyncIterator[Services]:
+    """Connect (lazily: neither Redis nor Kafka has to be there yet), and close in reverse order.
+
+    `readiness` is kept up to date meanwhile.
+    """
     reader = Reader(settings.redis_url)
     requests_log = RequestLog(settings.kafka_bootstrap, settings.api_wait_s)
     clock = SystemClock()
     requests = Requests(reader, requests_log, clock, settings.api_wait_s)
-    readiness = Readiness(reader, requests_log.fault)
     tasks = (
         asyncio.create_task(requests.poll(), name="replies-poll"),
         asyncio.create_task(requests.listen(), name="replies-hints"),
-        asyncio.create_task(readiness.run(), name="readiness"),
+        asyncio.create_task(readiness.run(reader, requests_log.fault), name="readiness"),
     )
-    health = HealthServer(settings.health_host, settings.health_port, readiness.faults)
     try:
         yield Services(reader, requests, readiness, clock, settings.api_wait_s, tasks)
     finally:
@@ -61,7 +61,6 @@ async def open_services(settings: ApiSettings) -> AsyncIterator[Services]:
         for result in await asyncio.gather(*tasks, return_exceptions=True):
             if isinstance(result, Exception):
                 log.error("background task had failed", error=repr(result))
-        await asyncio.to_thread(health.close)
         await asyncio.to_thread(requests_log.close)
         await reader.close()
 

@@ -2,7 +2,7 @@
 
 from pydantic import Field
 
-from twin.kit.settings import Port, Settings
+from twin.kit.settings import Port, RedisUrl, Settings
 
 
 class ApiSettings(Settings):
@@ -10,7 +10,7 @@ class ApiSettings(Settings):
 
     api_host: str = Field(default="127.0.0.1", description="address the API listens on")
     api_port: Port = Field(default=8080, description="HTTP port of the API; 0 = any free one")
-    redis_url: str = Field(default="redis://127.0.0.1:6379/0", description="Redis of the view")
+    redis_url: RedisUrl = Field(default="redis://127.0.0.1:6379/0", description="Redis of the view")
     api_wait_s: float = Field(
         default=5.0, gt=0, le=60, description="longest wait for an owner's decision or a token, s"
     )

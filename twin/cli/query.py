@@ -14,21 +14,29 @@ app = typer.Typer(no_args_is_help=True, help="Look at twins and send commands ov
 Api = Annotated[str | None, typer.Option(help="API address; default: the running stack's.")]
 
 
-def call(api: str | None, method: str, path: str, **request: Any) -> Any:
-    """One API call; a problem or a silent API ends the command with its sentence."""
+def call(api: str | None, method: str, path: str, **request: Any) -> dict[str, Any]:
+    """One API call; a problem, a silent API or another service ends it with a sentence."""
     url = endpoints.api_url(api)
     try:
         answer = httpx.request(method, url + path, timeout=10, **request)
+    # A host name that is none is a bare UnicodeError.
+    except (httpx.InvalidURL, httpx.UnsupportedProtocol, UnicodeError) as error:
+        output.fail(f"--api {url!r} is not accepted: http://host:port is ({error})", output.USAGE)
     except httpx.HTTPError as error:
         output.fail(f"no API answers at {url}: {error}")
-    if answer.is_error:
-        try:
-            problem = answer.json()
-            detail = problem.get("detail") or problem.get("title")
-        except ValueError:
-            detail = answer.text[:200]
+    try:
+        document = answer.json()
+    except ValueError:
+        document = None
+    if not isinstance(document, dict):
+        output.fail(
+            f"{method} {path}: what answers at {url} is no cartwin API: {answer.status_code}"
+            f" {answer.text[:200]!r}, a JSON object was expected"
+        )
+    if not answer.is_success:
+        detail = document.get("detail") or document.get("title") or answer.reason_phrase
         output.fail(f"{method} {path}: {answer.status_code} {detail}")
-    return answer.json() if answer.content else None
+    return document
 
 
 @app.command()
@@ -55,15 +63,21 @@ def list_(
 ) -> None:
     """Print one line per twin."""
     params: dict[str, Any] = {"limit": limit} | ({"filter": filter} if filter else {})
-    for twin in call(api, "GET", "/v1/twins", params=params)["items"]:
-        output.result(
+    page = call(api, "GET", "/v1/twins", params=params)
+    try:
+        lines = [
             {
                 "vehicle_id": twin["vehicle_id"],
                 "revision": twin["revision"],
                 "presence": twin["presence"]["state"],
                 "health": twin["health"]["state"],
             }
-        )
+            for twin in page["items"]
+        ]
+    except (KeyError, TypeError):
+        output.fail(f"GET /v1/twins: no page of twins was answered: {str(page)[:200]}")
+    for line in lines:
+        output.result(line)
 
 
 @app.command()

@@ -29,9 +29,10 @@ class HealthServer:
         if port:
             try:
                 self._server = ThreadingHTTPServer((host, port), _handler(not_ready))
-            except OSError as error:
+            except (OSError, UnicodeError) as error:
+                reason = error.strerror if isinstance(error, OSError) else error
                 raise HealthAddressUnusable(
-                    f"HEALTH_HOST and HEALTH_PORT {host}:{port}: {error.strerror}"
+                    f"HEALTH_HOST and HEALTH_PORT {host}:{port}: {reason}"
                 ) from error
             self._server.daemon_threads = True
             threading.Thread(target=self._server.serve_forever, name="health", daemon=True).start()

@@ -92,7 +92,13 @@ def masked(addresses: str) -> str:
 
 
 def _masked(address: str) -> str:
-    scheme, slashes, rest = address.rpartition("://") if "@" not in address else _divide(address)
-    return scheme + slashes + rest
-
-
+    scheme, slashes, rest = address.partition("://")
+    if not slashes:
+        scheme, rest = "", address
+    before, at, host = rest.rpartition("@")
+    if at:
+        user, colon, _password = before.partition(":")
+        shown = user + colon if colon else ""
+        return f"{scheme}{slashes}{shown}***@{host}"
+    # A password whose host was forgotten.
+    return f"{scheme}{slashes}:***" if rest.startswith(":") else address

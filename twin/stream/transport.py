@@ -4,13 +4,15 @@ Invariants (tests/integration/test_stream.py, on real Kafka):
 
 1. Per partition, the first record handed over is the one behind the committed offset, and each next
    one is the one behind the last: a hole is read again, and only believed when Kafka repeats it.
+   Aborted transactions are records like any other: Faust reads uncommitted.
 2. An offset is committed only after the agent called `Poll.done` for it, and only if no seek came in
    between. Faust's own acknowledgements, which also happen for skipped and failed events, count for
    nothing.
 3. One poll is in hand at a time, so memory is bounded by one poll and the client's prefetch, and a
    slow agent is a paused consumer.
 
-Recovery of tables keeps Faust's path, record by record.
+Recovery of tables keeps Faust's path, record by record. It waits for every record up to the end of a
+changelog, so records of changelogs that are not passed on are read again, too.
 """
 
 import asyncio
@@ -18,6 +20,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 import faust
+from faust.transport.consumer import ensure_TP
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 from faust.types.tuples import ConsumerMessage
@@ -31,7 +34,10 @@ _POLL_TIMEOUT_S: Final = 0.25
 
 
 class Poll:
-    """The records of one poll, in order per partition; the agent must call `done` when finished."""
+    """The records of one poll, in order per partition; the agent must call `done` when finished.
+
+    Until then nothing else comes: an agent that cannot finish ends the process, uncommitted.
+    """
 
     __slots__ = ("_consumer", "ends", "finished", "records", "seek")
 
@@ -70,12 +76,15 @@ class Consumer(driver.Consumer):
         self._seeks += 1
         self._next.clear()
         self._finished.clear()
-        await super().perform_seek()
-        place = {tp: o for tp, o in self._read_offset.items() if not self._is_changelog(tp)}
+        # A hole of before may be the same again without being one.
+        self._holes.clear()
+        committed = await self.seek_to_committed()
+        place = {ensure_TP(tp): offset for tp, offset in committed.items()}
+        place = {tp: offset for tp, offset in place.items() if not self._is_changelog(tp)}
         unknown = [tp for tp, offset in place.items() if offset is None]
         oldest: Mapping[TP, int] = await self.earliest_offsets(*unknown) if unknown else {}
-        for tp, committed in place.items():
-            self._next[tp] = oldest[tp] if committed is None else committed
+        for tp, offset in place.items():
+            self._next[tp] = oldest[tp] if offset is None else offset
         # Again, and now for all: what the fetcher delivered since the first seek was passed over.
         await self._reread(place)
 
@@ -87,35 +96,41 @@ class Consumer(driver.Consumer):
                 records, active = await self._wait_next_records(_POLL_TIMEOUT_S)
                 if self.should_stop or fetcher.should_stop:
                     return
-                if not records or not self.flow_active:
-                    continue  # no flow: a rebalance is under way, and it ends with a seek
-                if generation != self.app.consumer_generation_id or seeks != self._seeks:
-                    await self._pass_over(records)
+                if not records:
+                    continue
+                if not self.flow_active or self._moved(seeks, generation):
+                    # These may come from a place that we have left.
+                    await self._reread(records)
                     continue
                 await self._restore(records, active)
-                await self._hand_over(records, active)
+                await self._hand_over(records, active, seeks, generation)
         except self.consumer_stopped_errors:
             if not self.transport.app.should_stop:
                 raise
 
+    def _moved(self, seeks: int, generation: int) -> bool:
+        return seeks != self._seeks or generation != self.app.consumer_generation_id
+
     async def _restore(self, records: Mapping[TP, list[Any]], active: Any) -> None:
         """Records of changelogs, the way Faust's recovery takes them."""
         for tp, batch in records.items():
-            if not self._is_changelog(tp) or not (active is None or tp in active):
+            if not self._is_changelog(tp):
+                continue
+            if active is not None and tp not in active:
+                await self._reread([tp])
                 continue
             for record in batch:
                 await self.wait_first(
                     self.callback(self._to_message(tp, record)), self.suspend_flow.wait()
                 )
+                if self.suspend_flow.is_set():
+                    return  # a rebalance: recovery seeks to what it has
                 self._read_offset[tp] = record.offset
 
-    async def _pass_over(self, records: Mapping[TP, list[Any]]) -> None:
-        """These may come from a place that we have left: the client goes back to ours."""
-        await self._reread(tp for tp in records if tp in self._next)
-
-    async def _hand_over(self, records: Mapping[TP, list[Any]], active: Any) -> None:
+    async def _hand_over(
+        self, records: Mapping[TP, list[Any]], active: Any, seeks: int, generation: int
+    ) -> None:
         """Make one event of the poll and wait until the agent is done with it."""
-        seeks = self._seeks
         poll = Poll([], {}, seeks, self)
         for tp, batch in records.items():
             if self._is_changelog(tp) or tp not in self._next:
@@ -129,11 +144,10 @@ class Consumer(driver.Consumer):
                 poll.ends[tp] = fresh[-1].offset + 1
         if not poll.records:
             return
-        if seeks != self._seeks:
-            await self._pass_over(records)
+        if self._moved(seeks, generation):
+            await self._reread(poll.ends)
             return
         self._next.update(poll.ends)
-        generation = self.app.consumer_generation_id
         tp = next(iter(poll.ends))
         value: Any = poll
         message = ConsumerMessage(
@@ -143,12 +157,7 @@ class Consumer(driver.Consumer):
         await self.wait_first(self.callback(message), self.suspend_flow.wait())
         del message
         # Faust drops the event without a word when a rebalance came between: then a seek follows.
-        while not (
-            poll.finished.is_set()
-            or self.should_stop
-            or self._seeks != seeks
-            or self.app.consumer_generation_id != generation
-        ):
+        while not (poll.finished.is_set() or self.should_stop or self._moved(seeks, generation)):
             await self.wait_first(
                 poll.finished.wait(), self.suspend_flow.wait(), timeout=_POLL_TIMEOUT_S
             )
@@ -171,10 +180,17 @@ class Consumer(driver.Consumer):
         return fresh
 
     async def _reread(self, tps: Iterable[TP]) -> None:
-        # In the client's own thread: a seek from here would not wake its waiting fetch.
-        places = {tp: self._next[tp] for tp in tps}
-        if places:
-            await self.seek_wait(places)
+        """Set the client back to our place in `tps`, or to recovery's in changelogs."""
+        await self._thread.call_thread(self._seek_back, list(tps))
+
+    async def _seek_back(self, tps: list[TP]) -> None:
+        # In the client's own thread: a seek from elsewhere would not wake its waiting fetch, could
+        # meet a partition that is just going, or undo a seek of recovery that it does not know of.
+        client = self._thread._ensure_consumer()
+        for tp in client.assignment().intersection(tps):
+            place = self._read_offset[tp] or 0 if self._is_changelog(tp) else self._next.get(tp)
+            if place is not None:
+                client.seek(tp, place)
 
     def finish(self, poll: Poll) -> None:
         """The agent is done with `poll`."""

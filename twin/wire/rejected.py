@@ -66,10 +66,10 @@ def _kept(originals: Headers) -> Headers:
     kept: Headers = []
     room = MAX_ORIGINAL_BYTES
     for name, content in originals:
-        name = f"original-{name}"
-        size = len(name.encode()) + len(content)
+        prefixed = f"original-{name}"
+        size = len(prefixed.encode()) + len(content)
         if size <= room and len(kept) < MAX_ORIGINALS:
-            kept.append((name, content))
+            kept.append((prefixed, content))
             room -= size
     return kept
 

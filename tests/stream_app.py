@@ -1,0 +1,115 @@
+"""A worker on `twin.stream` that writes down what it is handed, for tests that kill it.
+
+One line per poll, appended and fsynced before `done`, in a file that all members share, so the lines
+are in the order of the hand-overs of the whole group:
+
+    {"member", "pid", "seek", "client_seeks", "restored", "records": [[partition, offset, value], ...]}
+
+`seek` counts Faust's seeks (one a rebalance), `client_seeks` those of the Kafka client, one for each
+partition; `restored` the rows of the table that were there when the poll came.
+"""
+
+import argparse
+import asyncio
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import aiokafka
+from faust.worker import Worker
+
+from twin.kit import logs
+from twin.stream import Poll, PollSchema, StreamApp
+
+POISON = "poison"
+"""A poll with this value ends the process before `done`, and after the line is written."""
+
+
+class Client(aiokafka.AIOKafkaConsumer):
+    """Counts the seeks."""
+
+    seeks = 0
+
+    def seek(self, partition: Any, offset: int) -> None:
+        Client.seeks += 1
+        super().seek(partition, offset)
+
+
+def main() -> None:
+    """Run until SIGTERM."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--bootstrap", required=True)
+    parser.add_argument("--group", required=True)
+    parser.add_argument("--topic", required=True)
+    parser.add_argument("--changelog", required=True)
+    parser.add_argument("--partitions", type=int, required=True)
+    parser.add_argument("--member", required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--poll-records", type=int, required=True)
+    parser.add_argument("--work-s", type=float, required=True)
+    told = parser.parse_args()
+    logs.configure(told.member, "info", "json")
+    aiokafka.AIOKafkaConsumer = Client
+    app = StreamApp(
+        told.group,
+        broker=f"kafka://{told.bootstrap}",
+        store="memory://",
+        topic_partitions=told.partitions,
+        topic_allow_declare=False,
+        topic_disable_leader=True,
+        web_enabled=False,
+        consumer_auto_offset_reset="earliest",
+        # The shortest that a broker accepts.
+        broker_session_timeout=6.0,
+        broker_heartbeat_interval=1.0,
+        broker_commit_interval=0.3,
+        consumer_group_instance_id=told.member,
+        broker_max_poll_records=told.poll_records,
+        stream_wait_empty=True,
+    )
+    # A table, as the twin worker has: its recovery lets records flow before Faust seeks the inputs.
+    changelog = app.topic(
+        told.changelog,
+        key_type=str,
+        key_serializer="raw",
+        value_type=None,
+        value_serializer="json",
+        partitions=told.partitions,
+        compacting=True,
+        internal=True,
+        allow_empty=True,
+    )
+    table = app.Table(
+        told.changelog, changelog_topic=changelog, partitions=told.partitions, key_type=str
+    )
+    out = os.open(told.out, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+
+    @app.agent(app.topic(told.topic, schema=PollSchema()), name="written")
+    async def write(stream: Any) -> None:
+        async for event in stream.events():
+            poll: Poll = event.value
+            poll.begin()
+            records = [[r.partition, r.offset, r.value.decode()] for r in poll.records]
+            line = {
+                "member": told.member,
+                "pid": os.getpid(),
+                "seek": poll.seek,
+                "client_seeks": Client.seeks,
+                "restored": len(table.data),
+                "records": records,
+            }
+            os.write(out, json.dumps(line).encode() + b"\n")
+            os.fsync(out)
+            if any(value == POISON for _, _, value in records):
+                os._exit(3)
+            await asyncio.sleep(told.work_s)
+            poll.done()
+
+    worker = Worker(app, loglevel="info", redirect_stdouts=False, override_logging=False)
+    worker.spinner = None
+    worker.execute_from_commandline()
+
+
+if __name__ == "__main__":
+    main()
