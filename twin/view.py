@@ -101,9 +101,10 @@ class View:
         deleted: Iterable[str],
     ) -> None:
         pipe = self._redis.pipeline(transaction=False)
-        gone: list[tuple[str, Twin | None]] = [(vehicle_id, None) for vehicle_id in deleted]
-        there = [(vehicle_id, twin) for vehicle_id, twin in twins.items() if twin is not None]
-        for vehicle_id, twin in (*gone, *there):
+        # Deletions first: a twin may have been deleted and made again in the same batch.
+        gone = dict.fromkeys(deleted) | {v: None for v, twin in twins.items() if twin is None}
+        there = ((v, twin) for v, twin in twins.items() if twin is not None)
+        for vehicle_id, twin in (*gone.items(), *there):
             await self._script(
                 keys=[
                     keys.twin(vehicle_id),
