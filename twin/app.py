@@ -6,7 +6,10 @@ vehicle's inputs and its table rows to the same worker. Agents get polls of raw 
 changelogs `twins` and `ledger` are public topics, written by the owner (`twin.agents`).
 """
 
+import os
+import tempfile
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final
 
 from twin.settings import WorkerSettings
@@ -45,6 +48,8 @@ def declare(settings: WorkerSettings, partitions: int) -> Declarations:
         topic_allow_declare=False,
         topic_disable_leader=True,
         web_enabled=False,
+        # Faust makes it, though tables in memory keep nothing there.
+        datadir=Path(tempfile.gettempdir()) / f"cartwin-worker-{os.getuid()}",
         consumer_auto_offset_reset="earliest",
         # Found dead after 10 s instead of Faust's 60 s; heartbeats come from the client's own thread.
         broker_session_timeout=10.0,

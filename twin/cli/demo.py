@@ -59,7 +59,7 @@ def demo(
         (lambda _part, _line: None) if json else (lambda part, line: output.say(f"{part}: {line}"))
     )
     try:
-        with Loop(plan, data_dir, mqtt.value, free_or_any(Ports()), say) as loop:
+        with Loop(plan, data_dir, mqtt.value, free_or_any(Ports(), say), say) as loop:
             verdict = _drive(loop, show=not json)
     except LocalError as error:
         output.fail(str(error))

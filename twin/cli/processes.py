@@ -14,9 +14,8 @@ _COMMANDS: Final = {
     "simulate": "Write a seeded history of cars, some of which fail, into Kafka.",
     "train": "Train autoencoder and LSTM from the Kafka log (tensorflow-io) and publish them.",
     "evaluate": "Measure a stored model on a topic, beside plain baselines.",
-    "models": "List the stored models.",
+    "models": "List the stored models; `models promote VERSION` makes one the champion.",
 }
-_MODULES: Final = {"models": "list"}
 
 
 def environment() -> dict[str, str]:
@@ -45,7 +44,9 @@ def register(app: typer.Typer) -> None:
 
 def _forward(name: str):  # type: ignore[no-untyped-def]  # noqa: ANN202 - typer reads the signature
     def command(context: typer.Context) -> None:
-        arguments = [sys.executable, "-m", "models", _MODULES.get(name, name), *context.args]
+        # `cartwin models` lists; `cartwin models promote VERSION` and the like go through.
+        words = (context.args or ["list"]) if name == "models" else [name, *context.args]
+        arguments = [sys.executable, "-m", "models", *words]
         try:
             code = subprocess.run(arguments, env=environment(), check=False).returncode  # noqa: S603
         except KeyboardInterrupt:

@@ -37,10 +37,10 @@ def up(
     mqtt: Annotated[
         Mqtt, typer.Option(help="MQTT broker; auto = Mosquitto where it is installed, else amqtt.")
     ] = Mqtt.AUTO,
-    api_port: Annotated[int, typer.Option(help="0 = any free port.")] = 8080,
-    mqtt_port: Annotated[int, typer.Option(help="0 = any free port.")] = 1883,
-    kafka_port: Annotated[int, typer.Option(help="0 = any free port.")] = 9092,
-    redis_port: Annotated[int, typer.Option(help="0 = any free port.")] = 6379,
+    api_port: Annotated[int, typer.Option(min=0, max=65535, help="0 = any free port.")] = 8080,
+    mqtt_port: Annotated[int, typer.Option(min=0, max=65535, help="0 = any free port.")] = 1883,
+    kafka_port: Annotated[int, typer.Option(min=0, max=65535, help="0 = any free port.")] = 9092,
+    redis_port: Annotated[int, typer.Option(min=0, max=65535, help="0 = any free port.")] = 6379,
     partitions: Annotated[
         int, typer.Option(min=1, max=256, help="Of topics about a vehicle.")
     ] = 12,

@@ -5,7 +5,6 @@ The supervisor holds an flock on `lock` as long as it lives; the kernel lets go 
 supervisor dies, so a stale file is never mistaken for a running stack.
 """
 
-import errno
 import fcntl
 import json
 import os
@@ -123,8 +122,6 @@ def _make(data_dir: Path) -> None:
     except (FileExistsError, NotADirectoryError):
         raise LocalError(f"{data_dir} is a file; --data-dir wants a directory.") from None
     except OSError as error:
-        if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC):
-            raise
         raise LocalError(
             f"{data_dir} cannot be written ({error.strerror}): name another with --data-dir."
         ) from None

@@ -87,7 +87,7 @@ def redis_server(url: str) -> Probe:
                 url, socket_timeout=_TRY_S, socket_connect_timeout=_TRY_S
             ) as client:
                 client.ping()
-        except (redis.RedisError, OSError) as error:
+        except (redis.RedisError, OSError, ValueError) as error:
             return f"{url_without_password(url)}: {error}"
         return None
 
