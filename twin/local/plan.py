@@ -73,6 +73,8 @@ def make(options: Options) -> Plan:
             "name another with --redis-port N (0 = any free one), or set"
             f" REDIS_URL=redis://{HOST}:{ports.redis}/0 to use the Redis that runs there",
         )
+    if external.redis is not None:
+        probe.check_redis_url(external.redis)
     for url in external.mqtt:
         probe.mqtt_address(url)
     if not external.mqtt:

@@ -142,6 +142,16 @@ def url_without_password(url: str) -> str:
     return parts._replace(netloc=parts.netloc.replace(f":{parts.password}@", ":***@")).geturl()
 
 
+def check_redis_url(url: str) -> None:
+    """Raise `LocalError` when `url` names no Redis."""
+    try:
+        redis.Redis.from_url(url).close()
+    except ValueError:
+        raise LocalError(
+            f"REDIS_URL {url_without_password(url)!r} is not accepted: redis://host:port/db."
+        ) from None
+
+
 def mqtt_address(url: str) -> tuple[str, int]:
     """Host and port of mqtt://host:port (default 1883); raises `LocalError` for anything else."""
     try:
