@@ -132,6 +132,7 @@ class Owner:
         batch.partitions[vehicle_id] = partition
         if twin is not None:
             self._twins[vehicle_id] = batch.twins[vehicle_id] = twin
+            self._places[vehicle_id] = partition
         elif vehicle_id in self._twins:
             del self._twins[vehicle_id]
             self._deadlines.forget(vehicle_id)
@@ -159,7 +160,7 @@ class Owner:
 
     def _check_place(self, vehicle_id: str, partition: int) -> None:
         """A vehicle has one partition; elsewhere a second owner would keep a second twin of it."""
-        if vehicle_id in self._twins and self._places.get(vehicle_id) == partition:
+        if self._places.get(vehicle_id) == partition:
             return
         expected = self._partition_of(vehicle_id)
         if partition != expected:
@@ -168,7 +169,6 @@ class Owner:
                 f" {partition}: its producer does not use murmur2",
                 reason="wrong_partition",
             )
-        self._places[vehicle_id] = partition
 
     async def _carry_out(self, batch: Batch) -> None:
         partitions = batch.partitions
