@@ -15,6 +15,7 @@ import pytest
 import redis
 from confluent_kafka import Consumer, TopicPartition
 
+from tests.processes import until
 from twin.kit import kafka as kit_kafka
 from twin.local.options import FREE_PORTS, Options
 from twin.local.ports import PortPicker
@@ -26,18 +27,6 @@ from twin.wire.telemetry import Telemetry
 pytestmark = pytest.mark.integration
 
 ROOT = Path(__file__).parents[2]
-DEADLINE_S = 60
-
-
-def until(condition, what):
-    """Poll until the condition gives something true; fails naming what did not come."""
-    end = time.monotonic() + DEADLINE_S
-    while time.monotonic() < end:
-        found = condition()
-        if found:
-            return found
-        time.sleep(0.05)
-    raise AssertionError(f"after {DEADLINE_S} s: {what}")
 
 
 class Bench:
