@@ -12,11 +12,13 @@ from fastapi import FastAPI
 
 from tests.fake_clock import FakeClock
 from twin.api.app import create_app
-from twin.api.reader import Document, Entry, StoreUnavailable
+from twin.api.reader import Document, Ranked, StoreUnavailable
 from twin.api.readiness import Readiness
 from twin.api.request_log import LogUnavailable
 from twin.api.requests import Requests
+from twin.api.selectors import Having, Selector
 from twin.api.services import Services
+from twin.wire import keys
 from twin.wire.records import Reply, Request
 
 Owner = Callable[[Request], dict[str, Any] | None]
@@ -40,17 +42,6 @@ def twin(vehicle_id: str = "car-1", **parts: Any) -> dict[str, Any]:
         "commands": {"open": []},
         "applied": {},
         **parts,
-    }
-
-
-def index_of(document: dict[str, Any]) -> dict[str, Any]:
-    """Indexed values, as the view writes them."""
-    attributes = document["attributes"]
-    return {
-        "presence": document["presence"]["state"],
-        "health": document["health"]["state"],
-        **{name: attributes.get(name, "") for name in ("fleet", "model", "firmware")},
-        **{name: entry["v"] for name, entry in document["reported"].items()},
     }
 
 
@@ -85,6 +76,20 @@ class FakeReader:
         document = await self.twin(vehicle_id)
         return document.revision if document else None
 
+    # The index: as the view keeps it, without its lag.
+
+    def _index(self, vehicle_id: str) -> dict[str, Any]:
+        return keys.index_of(self.twins[vehicle_id])  # type: ignore[arg-type]
+
+    def _number(self, vehicle_id: str, field: str) -> float | None:
+        number = self._index(vehicle_id).get(field) if vehicle_id in self.twins else None
+        if number is None or (field == keys.OPEN_COMMANDS and number == 0):
+            return None
+        return float(number)
+
+    async def total(self) -> int:
+        return len(self.twins)
+
     async def ids(self, after: str | None, count: int, *, descending: bool) -> list[str]:
         self._check()
         ids = sorted(self.twins, reverse=descending)
@@ -92,19 +97,47 @@ class FakeReader:
             ids = [one for one in ids if (one < after if descending else one > after)]
         return ids[:count]
 
-    async def indexes(self, ids: Sequence[str]) -> list[Entry]:
-        return [Entry(one, index_of(self.twins[one])) for one in ids if one in self.twins]
+    async def members(self, selector: Selector) -> list[str]:
+        self._check()
+        field = selector.field
+        if isinstance(selector, Having):
+            return [one for one in self.twins if self._index(one)[field] == selector.value]
+        return [one for one in self.twins if selector.fits(self._number(one, field))]
 
-    async def documents(self, ids: Sequence[str]) -> list[bytes]:
-        return [orjson.dumps(self.twins[one]) for one in ids if one in self.twins]
+    async def sizes(self, selectors: Sequence[Selector]) -> list[int]:
+        return [len(await self.members(selector)) for selector in selectors]
 
-    async def alarms(self, count: int | None = None) -> list[tuple[str, int]]:
-        found = [
-            (one, document["health"]["since"])
-            for one, document in self.twins.items()
-            if document["health"]["state"] == "alarm"
-        ]
-        return sorted(found, key=lambda alarm: -alarm[1])[:count]
+    async def among(self, selectors: Sequence[Selector], ids: Sequence[str]) -> list[str]:
+        sets = [await self.members(selector) for selector in selectors]
+        return [one for one in ids if all(one in some for some in sets)]
+
+    async def ranked(
+        self,
+        field: str,
+        low: float,
+        high: float,
+        after: Ranked | None,
+        count: int,
+        *,
+        descending: bool,
+    ) -> list[Ranked]:
+        numbers = {one: self._number(one, field) for one in self.twins}
+        found = [Ranked(n, v) for v, n in numbers.items() if n is not None and low <= n <= high]
+        if after is not None:
+            found = [one for one in found if (one < after if descending else one > after)]
+        return sorted(found, reverse=descending)[:count]
+
+    async def scores(self, field: str, ids: Sequence[str]) -> list[float | None]:
+        return [self._number(one, field) for one in ids]
+
+    async def texts(self, field: str, ids: Sequence[str]) -> list[str | None]:
+        return [self._index(one)[field] if one in self.twins else None for one in ids]
+
+    async def values(self, field: str) -> list[str]:
+        return sorted({self._index(one)[field] for one in self.twins})
+
+    async def documents(self, ids: Sequence[str]) -> list[bytes | None]:
+        return [orjson.dumps(self.twins[one]) if one in self.twins else None for one in ids]
 
     async def command(self, command_id: str) -> bytes | None:
         self._check()
@@ -115,9 +148,10 @@ class FakeReader:
         self._check()
         return [self.stored[one] for one in request_ids if one in self.stored]
 
-    async def hints(self) -> AsyncIterator[str]:
+    async def hints(self) -> AsyncIterator[str | None]:
+        self._check()
+        yield None
         await asyncio.Event().wait()
-        yield ""
 
 
 class FakeLog:
@@ -127,8 +161,14 @@ class FakeLog:
         self.requests: list[Request] = []
         self.traces: list[str | None] = []
         self.away = False
+        self._appended = asyncio.Semaphore(0)
         self._reader = reader
         self._owner = owner
+
+    async def has(self, more: int) -> None:
+        """Return when so many more requests are in the log."""
+        for _ in range(more):
+            await self._appended.acquire()
 
     def append(
         self,
@@ -142,6 +182,7 @@ class FakeLog:
             return
         self.requests.append(request)
         self.traces.append(traceparent)
+        self._appended.release()
         decision = self._owner(request)
         if decision is not None:
             self._reader.stored[request["request_id"]] = Reply(

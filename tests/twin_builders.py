@@ -10,17 +10,21 @@ from typing import Any
 
 import orjson
 
-from twin import inputs
+from twin import inputs, interning
 from twin.apply import Context, apply
 from twin.effects import Effects
 from twin.wire import codec, topics
 from twin.wire.ids import command_id
 from twin.wire.records import Command, Position, Twin
-from twin.wire.telemetry import Telemetry
+from twin.wire.telemetry import Sample, Telemetry
 
 CAR = "car-1"
 T0 = 1_790_000_000_000
 """When a world begins (ms)."""
+
+
+COMMON = interning.COMMON
+BEFORE = copy.deepcopy(COMMON)
 
 
 class MemoryLedger:
@@ -40,6 +44,13 @@ class MemoryLedger:
 
     def of(self, vehicle_id: str) -> list[Command]:
         return [entry for entry in self.entries.values() if entry["vehicle_id"] == vehicle_id]
+
+    def recent(self, rule: str, fleet: str, since: int) -> int:
+        return sum(
+            (entry["by"], entry.get("fleet")) == (f"rule:{rule}", fleet)
+            and entry["issued_at"] > since
+            for entry in self.entries.values()
+        )
 
     def take(self, effects: Effects) -> None:
         for command in effects.ledger:
@@ -70,6 +81,7 @@ class World:
         record = inputs.read(topic, CAR.encode(), value)
         self.state, effects = apply(self.state, self.ledger, record, position, at, self.context)
         self.ledger.take(effects)
+        assert COMMON == BEFORE, "a part that twins have in common was changed in place"
         return effects
 
     def put(self, topic: str, fields: dict[str, Any] | Telemetry) -> Effects:
@@ -126,8 +138,12 @@ class World:
         effects = self.request("command", {"id": ident, "name": name, **more}, **envelope)
         return ident, effects
 
-    def cancel(self, command: str) -> Effects:
-        return self.request("cancel", {"command_id": command})
+    def cancel(self, command: str, **more: Any) -> Effects:
+        return self.request("cancel", {"command_id": command}, **more)
+
+    def answer(self, verdict: str, rule: str, **more: Any) -> Effects:
+        """Approve or refuse what a rule asks."""
+        return self.request("approval", {"rule": rule, "verdict": verdict}, **more)
 
     def due(self, of: str, ref: str, due: int) -> Effects:
         """A deadline record, as the shell makes it when `due` has come."""
@@ -144,6 +160,11 @@ def telemetry(
     return Telemetry(
         CAR, event_time, session, sequence, signals or {"speed": 1.0}, False, tuple(suspect)
     )
+
+
+def sample(record: Telemetry) -> Sample:
+    """The record as the twin reads it from Kafka."""
+    return codec.decode_sample(codec.encode_telemetry(record), record.vehicle_id)
 
 
 def status(state: str, session: int, at: int = T0, shard: int = 0, **more: Any) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""`python -m twin worker|api`: start one process of this package.
+"""`python -m twin worker|api|rebuild-view`: start one process of this package.
 
 The process is imported inside its branch, so that an image needs only the paths it runs.
 """
@@ -14,15 +14,25 @@ def main(arguments: list[str] | None = None) -> int:
         description="Processes of the twin service. Settings come from the environment;"
         " a wrong one stops the process with a sentence that names it.",
         epilog="worker reads KAFKA_BOOTSTRAP, REDIS_URL, POLICY_FILE, HEALTH_PORT; "
-        "api reads KAFKA_BOOTSTRAP, REDIS_URL, API_HOST, API_PORT.",
+        "api reads KAFKA_BOOTSTRAP, REDIS_URL, API_HOST, API_PORT; "
+        "rebuild-view reads KAFKA_BOOTSTRAP, REDIS_URL.",
     )
-    parser.add_argument(
-        "process",
-        choices=["worker", "api"],
-        help="worker: Faust, keeps one twin per car; api: REST and the page",
+    processes = parser.add_subparsers(dest="process", required=True, metavar="process")
+    processes.add_parser("worker", help="Faust, keeps one twin per car")
+    processes.add_parser("api", help="REST and the page")
+    rebuild = processes.add_parser(
+        "rebuild-view",
+        help="make the read model in Redis anew from Kafka, while workers run; then compare them",
+        description="Makes the read model in Redis anew from the topics twins and ledger, while workers"
+        " run, and compares the two at the end. Exit code 0: they agree, 1: they do not.",
     )
-    process = parser.parse_args(arguments).process
-    if process == "worker":
+    rebuild.add_argument("--json", action="store_true", help="print the result as one JSON line")
+    chosen = parser.parse_args(arguments)
+    if chosen.process == "rebuild-view":
+        from twin.rebuild import main as rebuild_view  # noqa: PLC0415
+
+        return rebuild_view(json=chosen.json)
+    if chosen.process == "worker":
         from twin.worker import main as run  # noqa: PLC0415
     else:
         from twin.api.server import main as run  # noqa: PLC0415

@@ -51,9 +51,9 @@ def declare(settings: WorkerSettings, partitions: int) -> Declarations:
         # Faust makes it, though tables in memory keep nothing there.
         datadir=Path(tempfile.gettempdir()) / f"cartwin-worker-{os.getuid()}",
         consumer_auto_offset_reset="earliest",
-        # Found dead after 10 s instead of Faust's 60 s; heartbeats come from the client's own thread.
-        broker_session_timeout=10.0,
-        broker_heartbeat_interval=2.0,
+        # Found dead after 6 s instead of Faust's 60 s; heartbeats come from the client's own thread.
+        broker_session_timeout=settings.session_timeout_s,
+        broker_heartbeat_interval=min(1.0, settings.session_timeout_s / 5),
         broker_max_poll_interval=300.0,
         broker_commit_interval=1.0,
         consumer_group_instance_id=settings.worker_id,

@@ -1,15 +1,16 @@
 """Attributes: what a vehicle is (fleet, model, firmware, vin, ..), as text by name.
 
 The car says its own with each birth, over what is known; the API replaces all of them. Whoever spoke
-last is right.
+last is right. Their number, names and texts are limited, and the document that holds them is.
 """
 
 from collections.abc import Mapping
 
+from twin import causes
 from twin.effects import Refusal
 from twin.state import Limits
 from twin.step import Step
-from twin.wire.errors import Invalid
+from twin.wire.errors import Invalid, TooLarge
 from twin.wire.records import Request
 
 
@@ -45,9 +46,9 @@ def read(request: Request, limits: Limits) -> dict[str, str]:
 
 
 def replace(step: Step, attributes: Mapping[str, str], by: str) -> None:
-    """Set all attributes; those not named are gone."""
+    """Set all attributes; those not named are gone. Raises `Refusal` and changes nothing."""
     if step.twin["attributes"] != attributes:
-        step.twin["attributes"] = dict(attributes)
+        _set(step, dict(attributes), attributes)
         step.change("attributes", {"attributes": dict(attributes), "op": "put", "by": by})
 
 
@@ -66,5 +67,15 @@ def merge(step: Step, attributes: Mapping[str, str]) -> None:
             reason="limit_reached",
         )
         return
-    step.twin["attributes"] = merged
+    try:
+        _set(step, merged, new)
+    except Refusal as refusal:
+        step.effects.rejected = TooLarge(f"{refusal.detail} (the status itself was applied)")
+        return
     step.change("attributes", {"attributes": new, "op": "merge", "by": "car"})
+
+
+def _set(step: Step, after: dict[str, str], said: Mapping[str, str]) -> None:
+    because = causes.named(step.twin.get("causes", {}), ("attributes",), said, after, step.place)
+    step.fit({"attributes": after, "causes": because})
+    step.twin["attributes"], step.twin["causes"] = after, because

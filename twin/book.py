@@ -6,7 +6,7 @@ what the owner says (`now_ms`, the arrival of the record in hand), so decisions 
 """
 
 from collections import deque
-from collections.abc import Container, Iterator, MutableMapping
+from collections.abc import Container, Iterator, Mapping, MutableMapping
 from typing import Final
 
 from twin.lifecycle import FINAL
@@ -14,6 +14,7 @@ from twin.wire.ids import vehicle_of
 from twin.wire.records import Command
 
 IDEMPOTENCY_MS: Final = 86_400_000
+MINUTE_MS: Final = 60_000
 
 
 class Book:
@@ -24,11 +25,18 @@ class Book:
         self._table = table
         self._of: dict[str, set[str]] = {}
         self._keys: dict[tuple[str, str], str] = {}
+        self._given: dict[tuple[str, str], dict[str, int]] = {}
+        """(who, fleet) -> rule commands of the last minute with their time of issue."""
         self._ended: deque[tuple[int, str]] = deque()
         """When each final entry was last changed; the oldest first."""
 
     def __len__(self) -> int:
         return len(self._table)
+
+    @property
+    def commands(self) -> Mapping[str, Command]:
+        """The live entries by `vehicle/command id`."""
+        return self._table
 
     def get(self, command_id: str) -> Command | None:
         """The entry of a command."""
@@ -46,6 +54,15 @@ class Book:
         """All entries of a vehicle."""
         ids = self._of.get(vehicle_id, ())
         return [self._table[f"{vehicle_id}/{command_id}"] for command_id in ids]
+
+    def recent(self, rule: str, fleet: str, since: int) -> int:
+        """How many commands a rule gave to a fleet after `since` (ms), at most a minute ago."""
+        given = self._given.get((f"rule:{rule}", fleet))
+        if given is None:
+            return 0
+        for command_id in [i for i, at in given.items() if at + MINUTE_MS < self.now_ms]:
+            del given[command_id]
+        return sum(at > since for at in given.values())
 
     def all(self) -> Iterator[Command]:
         """Every entry."""
@@ -67,6 +84,7 @@ class Book:
         known.discard(command_id)
         if not known:
             self._of.pop(vehicle_id, None)
+        self._given.get(_giver(command), {}).pop(command_id, None)
         key = command.get("idempotency_key")
         if key is not None and self._keys.get((vehicle_id, key)) == command_id:
             del self._keys[vehicle_id, key]
@@ -78,6 +96,7 @@ class Book:
         self._of.clear()
         self._keys.clear()
         self._ended.clear()
+        self._given.clear()
         for command in sorted(self._table.values(), key=lambda c: c["updated_at"]):
             self._index(command)
             self.now_ms = max(self.now_ms, command["updated_at"])
@@ -88,6 +107,8 @@ class Book:
         key = command.get("idempotency_key")
         if key is not None:
             self._keys[command["vehicle_id"], key] = command["id"]
+        if "fleet" in command and command["issued_at"] + MINUTE_MS >= self.now_ms:
+            self._given.setdefault(_giver(command), {})[command["id"]] = command["issued_at"]
         if command["state"] in FINAL:
             self._ended.append((command["updated_at"], command["id"]))
 
@@ -97,3 +118,7 @@ class Book:
             command = self.get(command_id)
             if command is not None and command["updated_at"] == changed_at:
                 self.remove(command_id)
+
+
+def _giver(command: Command) -> tuple[str, str]:
+    return command["by"], command.get("fleet", "")

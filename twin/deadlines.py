@@ -5,10 +5,10 @@ the pure core lets an outdated one do nothing (design law 6). So this may forget
 """
 
 import heapq
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Final
 
-from twin.effects import Deadline
+from twin.effects import Deadline, DeadlineOf
 from twin.wire.records import Request
 
 CROWDED: Final = 100
@@ -23,8 +23,8 @@ class Deadlines:
     """
 
     def __init__(self) -> None:
-        self._heap: list[tuple[int, str, str, str]] = []
-        self._pending: dict[str, dict[tuple[str, str], int]] = {}
+        self._heap: list[tuple[int, str, DeadlineOf, str]] = []
+        self._pending: dict[str, dict[tuple[DeadlineOf, str], int]] = {}
         self._size = 0
 
     def __len__(self) -> int:
@@ -68,18 +68,30 @@ class Deadlines:
                 pending[ident] = deadline.due
                 heapq.heappush(self._heap, (deadline.due, deadline.vehicle_id, *ident))
 
-    def due(self, now_ms: int) -> list[Request]:
-        """Records for all deadlines up to now, which are then forgotten."""
+    def due(
+        self, now_ms: int, due_of: Callable[[str, DeadlineOf, str], int | None]
+    ) -> list[Request]:
+        """Records for all deadlines up to now, which are then forgotten.
+
+        `due_of` (vehicle id, of, ref) says when a deadline is due by now, None = never: an online car
+        puts its own off with each telemetry record, and that must not make a record each time.
+        """
         records: list[Request] = []
         while self._heap and self._heap[0][0] <= now_ms:
-            due, vehicle_id, of, ref = heapq.heappop(self._heap)
+            asked, vehicle_id, of, ref = heapq.heappop(self._heap)
             pending = self._pending.get(vehicle_id, {})
-            if pending.get((of, ref)) != due:
+            if pending.get((of, ref)) != asked:
                 continue  # forgotten, or an earlier one took its place
             del pending[of, ref]
             self._size -= 1
             if not pending:
                 del self._pending[vehicle_id]
+            due = due_of(vehicle_id, of, ref)
+            if due is None:
+                continue
+            if due > now_ms:
+                self.add([Deadline(due, vehicle_id, of, ref)])
+                continue
             records.append(
                 Request(
                     request_id=f"deadline/{vehicle_id}/{of}/{ref}/{due}",

@@ -7,14 +7,19 @@
 The delta is always computed, never kept by hand. Each property of it is said to the car once per
 session and version, whatever makes it differ. `expired` (unconfirmed for too long) is a notice like
 a command's overdue: the property is still wanted and said again, and a late confirmation wins.
+
+A car confirms only what it knows. A property that it does not know stays `sent` (`pending` while the
+broker has not taken it) and part of the delta, is said once in each new session, and shows as
+`expired` after `desired_ttl_ms`. null means not wanted any more: the property leaves `desired`, and the
+car's own value stays.
 """
 
 from collections.abc import Mapping
 from typing import Any, Final
 
+from twin import causes
 from twin.effects import Refusal
 from twin.patch import check_shape, difference, equal, merge_patch
-from twin.state import size
 from twin.step import Step
 from twin.wire.errors import Reason, TooLarge
 from twin.wire.records import (
@@ -28,18 +33,12 @@ from twin.wire.records import (
     Twin,
 )
 
-ASKED: Final = 16
-"""Keyed requests remembered per twin; the API's stored replies answer older ones."""
-
 _OPEN: Final[tuple[PropertyState, ...]] = ("pending", "sent")
 _REASONS: Final[dict[str, Reason]] = {"too_deep": "too_deep", "document_too_large": "too_large"}
 
 
 def on_request(step: Step, request: Request) -> tuple[int, dict[str, Any]]:
     """Decide a PATCH or PUT; status and body of the answer. Raises `Refusal` and changes nothing."""
-    if _asked_before(step, request):
-        step.effects.outdated = True
-        return 200, view(step)
     operation, value = _read(step, request)
     twin, desired = step.twin, step.twin["desired"]
     wanted = request.get("if_match")
@@ -51,7 +50,8 @@ def on_request(step: Step, request: Request) -> tuple[int, dict[str, Any]]:
             {"version": desired["version"]},
         )
     # A merge patch of nothing drops nulls, which desired cannot hold: null means not wanted.
-    properties = merge_patch(desired["properties"] if operation == "patch" else {}, value)
+    before = desired["properties"] if operation == "patch" else {}
+    properties = merge_patch(before, value)
     delta = difference(properties, twin["config"])
     after: Desired = {
         **desired,
@@ -59,9 +59,9 @@ def on_request(step: Step, request: Request) -> tuple[int, dict[str, Any]]:
         "properties": properties,
     }
     after["status"] = _asserted(step, after, delta, value)
-    _remember(after, request)
-    _fit(step, {"desired": after, "delta": delta})
-    twin["desired"], twin["delta"] = after, delta
+    because = _because_asked(step, value, before, after)
+    step.fit({"desired": after, "delta": delta, "causes": because})
+    twin["desired"], twin["delta"], twin["causes"] = after, delta, because
     step.change(
         "desired",
         {
@@ -89,7 +89,10 @@ def on_reported(step: Step, record: Reported) -> None:
         check_shape(properties, "reported", step.context.limits)
         config = merge_patch(twin["config"], properties)
         delta = difference(twin["desired"]["properties"], config)
-        _fit(step, {"config": config, "delta": delta})
+        because = causes.merged(
+            twin.get("causes", {}), ("config",), properties, twin["config"], config, step.place
+        )
+        step.fit({"config": config, "delta": delta, "causes": because})
     except Refusal as refusal:
         step.effects.rejected = TooLarge(
             refusal.detail, reason=_REASONS.get(refusal.code, "limit_reached")
@@ -105,6 +108,7 @@ def on_reported(step: Step, record: Reported) -> None:
         confirmed["desired_version"] = record["desired_version"]
     same = equal(config, twin["config"])
     twin["config"], twin["delta"], twin["confirmed"] = config, delta, confirmed
+    twin["causes"] = because
     step.effects.changed = True
     if not same:
         what: dict[str, Any] = {"properties": properties}
@@ -131,13 +135,16 @@ def on_delivery(step: Step, record: Delivery) -> None:
 
 def on_deadline(step: Step, ref: str, due: int) -> None:
     """Properties last asked for in version `ref` and still unconfirmed are expired."""
-    until = {
-        name: end for name, (version, end) in open_until(step.twin).items() if str(version) == ref
-    }
+    until = _until(step.twin, ref)
     _set_states(step, {name: "expired" for name, end in until.items() if end <= due})
     later = [end for end in until.values() if end > due]
     if later:
         step.arm("desired", ref, min(later))
+
+
+def next_due(twin: Twin, ref: str) -> int | None:
+    """When a property last asked for in version `ref` shows as expired (ms); None when none does."""
+    return min(_until(twin, ref).values(), default=None)
 
 
 def open_until(twin: Twin) -> dict[str, tuple[int, int]]:
@@ -166,6 +173,7 @@ def offer(step: Step) -> None:
         **desired,
         "offered": {"version": version, "session": session, "keys": keys},
     }
+    step.because("/desired/offered")
     step.send("desired", str(version), {"version": version, "delta": delta})
 
 
@@ -194,23 +202,21 @@ def _read(step: Step, request: Request) -> tuple[str, dict[str, Any]]:
     return operation, value
 
 
-def _asked_before(step: Step, request: Request) -> bool:
-    asked = step.twin["desired"].get("asked", {})
-    if request["request_id"] not in asked:
-        return False
-    if asked[request["request_id"]] != request.get("body_hash", ""):
-        raise Refusal(
-            409,
-            "idempotency_conflict",
-            f"the Idempotency-Key of request {request['request_id']} was used with another body",
-        )
-    return True
+def _until(twin: Twin, ref: str) -> dict[str, int]:
+    """Unconfirmed properties that version `ref` asked for, and when they expire (ms)."""
+    return {name: end for name, (version, end) in open_until(twin).items() if str(version) == ref}
 
 
-def _remember(desired: Desired, request: Request) -> None:
-    if "idempotency_key" in request:
-        asked = {**desired.get("asked", {}), request["request_id"]: request.get("body_hash", "")}
-        desired["asked"] = dict(list(asked.items())[-ASKED:])
+def _because_asked(
+    step: Step, value: Mapping[str, Any], before: Mapping[str, Any], after: Desired
+) -> dict[str, str]:
+    """The version is of this request, and so are the members of `value`, merged into `before`."""
+    known = step.twin.get("causes", {})
+    kept = causes.merged(
+        known, ("desired", "properties"), value, before, after["properties"], step.place
+    )
+    kept = causes.named(kept, ("desired", "status"), value, after["status"], step.place)
+    return {**kept, "/desired": step.place}
 
 
 def _asserted(
@@ -269,16 +275,7 @@ def _set_states(step: Step, states: Mapping[str, PropertyState]) -> None:
         step.effects.outdated = not step.effects.changed
         return
     step.twin["desired"] = {**desired, "status": statuses}
+    step.twin["causes"] = causes.named(
+        step.twin.get("causes", {}), ("desired", "status"), told, statuses, step.place
+    )
     step.change("desired", {"version": desired["version"], "status": told})
-
-
-def _fit(step: Step, parts: dict[str, Any]) -> None:
-    """Refuse parts that would make the document longer than its limit."""
-    twin: Any = {**step.twin, **parts}
-    length, most = size(twin), step.context.limits.document_bytes
-    if length > most:
-        raise Refusal(
-            413,
-            "document_too_large",
-            f"the twin document would be {length} bytes; at most {most} are accepted",
-        )

@@ -11,14 +11,15 @@ from typing import Any, Literal
 from twin.wire.errors import CartwinError, WireError
 from twin.wire.records import Change, Command, Downlink, RefusalCode, Reply
 
-DeadlineOf = Literal["command", "presence", "desired"]
+DeadlineOf = Literal["command", "presence", "desired", "decision"]
 
 
 @dataclass(frozen=True, slots=True)
 class Deadline:
     """Becomes a `requests` record of kind deadline at `due` (ms); does nothing when outdated.
 
-    `ref` is the command id, the session of the presence, or the desired version (law 6).
+    `ref` is the command id, the session of the presence, the desired version, or the rule whose
+    decision awaits approval (law 6).
     """
 
     due: int
@@ -59,9 +60,25 @@ class Effects:
     """Why the record, or a part of it, cannot be accepted: it belongs on `rejected`."""
     late: int = 0
     """Signal values that were not newer than the twin's."""
+    duplicate: bool = False
+    """A telemetry record that the twin has already, from another offset."""
     repeated: bool = False
     """Applied before, by offset (law 2): nothing else is set."""
     outdated: bool = False
     """The record said nothing new: an old session, a late duplicate, a deadline that is past."""
     changed: bool = False
     """The revision grew."""
+    revision: int = 0
+    """Of the twin behind this record, when there is anything to tell."""
+
+    @property
+    def tells(self) -> bool:
+        """Whether there is anything to carry out beside the new document."""
+        return bool(
+            self.ledger
+            or self.removed
+            or self.changes
+            or self.downlinks
+            or self.replies
+            or self.deadlines
+        )

@@ -101,8 +101,10 @@ _MODEL: Final = {
 def _models_of(value: Any) -> dict[str, Any] | None:
     if not isinstance(value, dict) or not all(isinstance(model, dict) for model in value.values()):
         return None
+    if not all(1 <= len(name.encode()) <= MAX_NAME_BYTES for name in value):
+        return None
     return {
-        name[:MAX_ID]: check(model, _MODEL, f"model {name[:60]!r} of a score")
+        name: check(model, _MODEL, f"model {name[:60]!r} of a score")
         for name, model in value.items()
     }
 
@@ -153,7 +155,9 @@ FIELDS: Final[Mapping[str, Mapping[str, Field]]] = {
         "offset": _INTEGER,
         "scored_at": _INTEGER,
         "state": _one_of(get_args(HealthState)),
-        "models": Field(_models_of, "an object of models by name"),
+        "models": Field(
+            _models_of, f"an object of models by name of at most {MAX_NAME_BYTES} bytes"
+        ),
         "why": _one_of(("state", "deadband", "heartbeat")),
     },
     topics.REQUESTS: {

@@ -2,12 +2,15 @@
 
 Scores are taken by (event_time, session, sequence, id), so that order of arrival and repeats do not
 matter, as with telemetry. An alert stays open while the state is alarm or cannot be told; only a
-judgement (normal, warning) closes it.
+judgement (normal, warning) closes it. A score that the document has no room for belongs on `rejected`.
 """
 
 from typing import Final
 
+from twin.effects import Refusal
 from twin.step import Step
+from twin.wire.errors import TooLarge
+from twin.wire.explain import cause_of
 from twin.wire.records import Alert, Health, ModelScore, Score
 
 MODELS: Final = 8
@@ -37,7 +40,13 @@ def on_score(step: Step, score: Score) -> bool:
     closed = alert if state in ("normal", "warning") else None
     if alert is not None and closed is None:
         after["alert"] = alert
+    try:
+        step.fit({"health": after})
+    except Refusal as refusal:
+        step.effects.rejected = TooLarge(refusal.detail)
+        return False
     twin["health"] = after
+    _because(step, before)
     step.effects.changed = True
     if state != before["state"]:
         step.change(
@@ -55,6 +64,19 @@ def on_score(step: Step, score: Score) -> bool:
     if closed is not None:
         step.change("alert", {"state": "closed", **closed, "closed_by": score["id"]})
     return True
+
+
+def _because(step: Step, before: Health) -> None:
+    """All is of this score, but since when the state and the alert last is of an earlier one."""
+    after, known = step.twin["health"], step.twin.get("causes", {})
+    step.because("/health")
+    for path, stays in (
+        ("/health/since", after["state"] == before["state"]),
+        ("/health/alert", "alert" in after and "alert" in before),
+    ):
+        cause = cause_of(known, path)
+        if stays and cause is not None:
+            step.twin["causes"][path] = cause
 
 
 def _order(score: Score) -> tuple[int, int, int, str]:

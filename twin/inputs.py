@@ -1,13 +1,12 @@
 """Kafka records of the twin's input topics, read and checked: bytes in, typed inputs out.
 
-    (topic, key, value) -> read -> Telemetry | PresenceInput | .. -> apply
+    (topic, key, value) -> read -> Sample | PresenceInput | .. -> apply
 
 One bad record must not stop a partition: whatever the bytes are, `read` returns an input or raises a
 `WireError` with a public reason, and the shell sends the record to `rejected`. Of a request only the
 envelope is judged here; what its body asks is judged by the owner, who can answer.
 """
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, cast
@@ -15,8 +14,8 @@ from typing import Any, Final, cast
 from twin.effects import DeadlineOf
 from twin.fields import DEADLINE, FIELDS, check
 from twin.wire import topics
-from twin.wire.codec import decode_telemetry, parse_object
-from twin.wire.errors import Invalid, Malformed, Misaddressed
+from twin.wire.codec import decode_sample, parse_object
+from twin.wire.errors import Malformed, Misaddressed
 from twin.wire.ids import check_vehicle_id, vehicle_of
 from twin.wire.records import (
     Delivery,
@@ -26,7 +25,7 @@ from twin.wire.records import (
     Request,
     Score,
 )
-from twin.wire.telemetry import Telemetry
+from twin.wire.telemetry import Sample
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +87,7 @@ class DeadlineInput:
 
 
 Input = (
-    Telemetry
+    Sample
     | PresenceInput
     | ReportedInput
     | OutcomeInput
@@ -105,7 +104,7 @@ def read(topic: str, key: bytes | None, value: bytes | None) -> Input:
     if value is None:
         raise Malformed(f"no value on topic {topic}; a record is accepted", reason="empty")
     if topic == topics.TELEMETRY:
-        return _telemetry(vehicle_id, value)
+        return decode_sample(value, vehicle_id)
     make = _READERS.get(topic)
     if make is None:
         raise Misaddressed(
@@ -126,24 +125,6 @@ def _vehicle_of_key(key: bytes | None) -> str:
         return check_vehicle_id(None if key is None else key.decode("ascii"))
     except UnicodeDecodeError:
         return check_vehicle_id(repr(key))
-
-
-def _telemetry(vehicle_id: str, value: bytes) -> Telemetry:
-    telemetry = decode_telemetry(value)
-    if telemetry.vehicle_id != vehicle_id:
-        raise Misaddressed(
-            f"vehicle_id {telemetry.vehicle_id[:80]!r} in the record is not its key {vehicle_id!r}"
-        )
-    if telemetry.event_time < 0 or telemetry.session < 0 or telemetry.sequence < 0:
-        raise Invalid(
-            f"event_time {telemetry.event_time}, session {telemetry.session}, sequence"
-            f" {telemetry.sequence}: integers from 0 are accepted",
-            reason="out_of_range",
-        )
-    # 32-bit values cannot overflow the sum, so it is finite only if each of them is.
-    if not math.isfinite(sum(telemetry.signals.values())):
-        raise Invalid("a signal is infinite or no number; finite numbers are accepted")
-    return telemetry
 
 
 def _record(topic: str, fields: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """The ledger of commands: opened by requests and rules, moved by deliveries, the car and time.
 
     request command | rule -> queued -> downlink when online -> delivery sent -> the car's outcomes
-    new session -> every open, unexpired command again under the same id
+    new session -> every open, unexpired command that is not behind another in its lane, again
 
 The states and what moves them are the table in `twin.lifecycle`; here is what goes with a move: the
 history, the twin's list of open commands, the change that is told, the next deadline.
@@ -9,7 +9,7 @@ history, the twin's list of open commands, the change that is told, the next dea
 
 from typing import Any, Final
 
-from twin.dispatch import publish, withdraw
+from twin.dispatch import advance, has_to_wait, publish, withdraw
 from twin.effects import Refusal
 from twin.lifecycle import FINAL, Event, due_event, next_due, next_state
 from twin.orders import is_ours, read_order
@@ -48,7 +48,7 @@ def on_request(step: Step, request: Request) -> tuple[int, dict[str, Any]]:
                 {"id": known["id"]},
             )
         step.effects.outdated = True
-        return 200, dict(known)
+        return 201, dict(known)
     most = step.context.limits.open_commands
     if len(step.twin["commands"]["open"]) >= most:
         raise Refusal(
@@ -81,14 +81,15 @@ def on_cancel(step: Step, request: Request) -> tuple[int, dict[str, Any]]:
             f"command {command['id']} is {state}; a cancel is accepted before the car runs it",
             {"state": state},
         )
-    command = _move(step, command, "cancel", reason=f"by {request['by']}"[:REASON_LENGTH])
     if command["attempts"]:
+        # Before it ends, so that the car hears of the end before it gets the next of the lane.
         withdraw(step, command["id"])
+    command = _move(step, command, "cancel", reason=f"by {request['by']}"[:REASON_LENGTH])
     return 200, dict(command)
 
 
 def open_command(step: Step, order: Order) -> Command:
-    """A new command, sent at once when the car is online. The caller has checked the limits."""
+    """A new command, sent when the car is online and its lane free. The caller checked the limits."""
     command = Command(
         id=order.id,
         vehicle_id=step.vehicle_id,
@@ -105,6 +106,8 @@ def open_command(step: Step, order: Order) -> Command:
     )
     if order.cause is not None:
         command["cause"] = order.cause
+    if order.fleet is not None:
+        command["fleet"] = order.fleet
     if order.idempotency_key is not None:
         command["idempotency_key"] = order.idempotency_key
     if order.body_hash is not None:
@@ -112,7 +115,7 @@ def open_command(step: Step, order: Order) -> Command:
     _settle(step, command)
     _tell(step, command)
     step.arm("command", command["id"], command["expires_at"])
-    if step.online:
+    if step.online and not has_to_wait(step, command):
         command = publish(step, command)
     return command
 
@@ -196,6 +199,8 @@ def _move(
     due = next_due(after, step.context.overdue_after_ms)
     if due is not None:
         step.arm("command", after["id"], due)
+    if state in FINAL:
+        advance(step, after["lane"])
     return after
 
 
@@ -217,6 +222,8 @@ def _settle(step: Step, command: Command) -> None:
         "last": {"id": command_id, "name": command["name"], "state": state},
     }
     step.twin["commands"] = after
+    # Not `because`: the record behind /commands/cancels stays.
+    step.twin["causes"] = {**step.twin.get("causes", {}), "/commands": step.place}
 
 
 def _tell(

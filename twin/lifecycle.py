@@ -68,7 +68,7 @@ TRANSITIONS: Final[dict[CommandState, dict[Event, CommandState]]] = {
 }
 
 MEANING: Final[dict[CommandState, str]] = {
-    "queued": "stored; the car is not online or the broker has not taken it yet",
+    "queued": "stored; the car is not online, its lane is not free, or the broker has not taken it",
     "sent": "the broker took it",
     "delivered": "the car said that it has it",
     "accepted": "the car agreed to do it",

@@ -3,7 +3,7 @@
 The API checks most of it before; the owner checks again because the topic is open to others.
 """
 
-from typing import Final, TypeGuard
+from typing import TypeGuard
 
 from twin.effects import Refusal
 from twin.patch import check_shape
@@ -12,15 +12,13 @@ from twin.step import Order, Step
 from twin.wire.codec import dump
 from twin.wire.errors import Misaddressed
 from twin.wire.ids import vehicle_of
-from twin.wire.records import Request
-
-DEFAULT_LANE: Final = "default"
+from twin.wire.records import FREE_LANE, Request
 
 
 def read_order(step: Step, request: Request) -> Order:
     """The command that is asked for. Raises `Refusal`."""
     body, limits = request["body"], step.context.limits
-    command_id, name, lane = body.get("id"), body.get("name"), body.get("lane", DEFAULT_LANE)
+    command_id, name, lane = body.get("id"), body.get("name"), body.get("lane", FREE_LANE)
     args, ttl_s = body.get("args", {}), body.get("ttl_s", limits.ttl_default_ms / 1000)
     if not isinstance(command_id, str) or not is_ours(command_id, step.vehicle_id):
         raise Refusal(

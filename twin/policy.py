@@ -18,9 +18,11 @@ from twin.patch import check_shape
 from twin.state import Limits
 from twin.wire.catalogue import BY_NAME
 from twin.wire.errors import CartwinError
+from twin.wire.records import FREE_LANE
 
 COMMAND_NAME: Final = re.compile(r"[a-z][a-z0-9_.-]{0,63}", re.ASCII)
 MAX_RULES: Final = 32
+MAX_RATE: Final = 100_000
 
 
 class PolicyError(CartwinError):
@@ -49,6 +51,11 @@ class Rule:
     ttl_ms: int
     cool_down_ms: int
     require: tuple[Requirement, ...] = ()
+    max_per_fleet_per_minute: int | None = None
+    """At most so many commands of this rule for the cars of one fleet; see `decide`."""
+    approval: bool = False
+    """Somebody must agree before the command is given."""
+    approval_ttl_ms: int = 3_600_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +102,12 @@ _RULE: Final[dict[str, _Check]] = {
     "lane": _NAME,
     "ttl_s": _seconds(1, 604_800),
     "cool_down_s": _seconds(0, 604_800),
+    "max_per_fleet_per_minute": (
+        lambda v: type(v) is int and 1 <= v <= MAX_RATE,
+        f"an integer from 1 to {MAX_RATE}",
+    ),
+    "approval": (lambda v: isinstance(v, bool), "true or false"),
+    "approval_ttl_s": _seconds(1, 604_800),
     "require": (
         lambda v: isinstance(v, list) and all(isinstance(r, dict) for r in v),
         "tables [[rule.require]]",
@@ -143,18 +156,24 @@ def _rule(fields: dict[str, Any], source: str, number: int) -> Rule:
     where = f"policy {source}, rule {fields.get('name', number)!r}"
     _check(fields, _RULE, where, required=("name", "health", "command", "ttl_s", "cool_down_s"))
     args = _arguments(fields.get("args", {}), where)
+    approval = fields.get("approval", False)
+    if "approval_ttl_s" in fields and not approval:
+        raise PolicyError(f"{where}: approval_ttl_s is accepted together with approval = true only")
     return Rule(
         name=fields["name"],
         health=cast(Literal["warning", "alarm"], fields["health"]),
         command=fields["command"],
         args=args,
-        lane=fields.get("lane", "default"),
+        lane=fields.get("lane", FREE_LANE),
         ttl_ms=int(fields["ttl_s"] * 1000),
         cool_down_ms=int(fields["cool_down_s"] * 1000),
         require=tuple(
             _requirement(inner, f"{where}, require {n}")
             for n, inner in enumerate(fields.get("require", []), 1)
         ),
+        max_per_fleet_per_minute=fields.get("max_per_fleet_per_minute"),
+        approval=approval,
+        approval_ttl_ms=int(fields.get("approval_ttl_s", 3600) * 1000),
     )
 
 

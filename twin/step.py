@@ -10,9 +10,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
-from twin.effects import Deadline, DeadlineOf, Effects
+from twin import causes
+from twin.effects import Deadline, DeadlineOf, Effects, Refusal
 from twin.policy import Policy
-from twin.state import DAY_MS, Limits
+from twin.state import DAY_MS, Limits, size
 from twin.wire.records import Cause, Change, Command, Downlink, Position, Twin
 
 
@@ -24,12 +25,16 @@ class Context:
     limits: Limits = field(default_factory=Limits)
     stale_after_ms: int = 120_000
     """Online without new telemetry for this long is stale."""
+    debounce_ms: int = 5000
+    """An offline is told when it has lasted this long (`twin.presence`)."""
     overdue_after_ms: int = 60_000
     """A command that was sent, without a further word of the car for this long, is overdue."""
     desired_ttl_ms: int = 7 * DAY_MS
     """A desired property that is not confirmed for this long shows as expired."""
     auto_create: bool = True
     """A vehicle's first message makes its twin; otherwise only PUT attributes does."""
+    partitions: int = 1
+    """Of the topics about vehicles: each gets its share of what is capped per fleet."""
 
 
 class Ledger(Protocol):
@@ -50,6 +55,11 @@ class Ledger(Protocol):
         """All entries of a vehicle."""
         ...
 
+    def recent(self, rule: str, fleet: str, since: int, /) -> int:
+        """How many commands `rule` gave to vehicles of `fleet` after `since` (ms, by `issued_at`),
+        on the partition of the record in hand. Answers for the last minute."""
+        ...
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Order:
@@ -62,6 +72,7 @@ class Order:
     ttl_ms: int
     by: str
     cause: Cause | None = None
+    fleet: str | None = None
     idempotency_key: str | None = None
     body_hash: str | None = None
 
@@ -92,22 +103,62 @@ class Step:
     def online(self) -> bool:
         return self.twin["presence"]["state"] == "online"
 
-    def change(self, kind: str, what: dict[str, Any], *, rule: str | None = None) -> None:
-        """Tell a semantic change. `what` must not be changed afterwards."""
+    def change(
+        self,
+        kind: str,
+        what: dict[str, Any],
+        *,
+        rule: str | None = None,
+        why: Position | None = None,
+    ) -> None:
+        """Tell a semantic change. `what` must not be changed afterwards.
+
+        `why` is the record in hand, unless an earlier one is told only now.
+        """
         changes = self.effects.changes
         change = Change(
-            id=f"{self.vehicle_id}:{self.revision}:{len(changes)}",
+            id=f"{self._life}:{self.revision}:{len(changes)}",
             vehicle_id=self.vehicle_id,
             revision=self.revision,
             at=self.at,
             kind=kind,
             what=what,
-            why=self.why,
+            why=why or self.why,
         )
         if rule is not None:
             change["rule"] = rule
         changes.append(change)
         self.effects.changed = True
+
+    @property
+    def _life(self) -> str:
+        """A twin that is made again counts its revisions from 1 again, so they name nothing alone."""
+        return f"{self.vehicle_id}:{self.twin['created_at']}"
+
+    @property
+    def place(self) -> str:
+        """The record in hand, as `causes` name it."""
+        return causes.place(self.why)
+
+    def because(self, *paths: str) -> None:
+        """The parts at these JSON pointers come from the record in hand, whole."""
+        known = self.twin.get("causes", {})
+        self.twin["causes"] = causes.whole(known, paths, self.place)
+
+    def fit(self, parts: dict[str, Any]) -> None:
+        """Refuse parts that would make the document longer than its limit, and longer than it is.
+
+        Asked for what people, cars and models put into a twin. What the twin keeps by itself
+        (commands, decisions, bookkeeping) is bounded by other limits and may stand above it.
+        """
+        changed: Any = {**self.twin, **parts}
+        length, most = size(changed), self.context.limits.document_bytes
+        if length > most and length > size(self.twin):
+            raise Refusal(
+                413,
+                "document_too_large",
+                f"the twin document would be {length} bytes; at most {most} are accepted",
+            )
 
     def command(self, command_id: str) -> Command | None:
         """The entry of a command of this vehicle as this record leaves it so far."""
@@ -128,7 +179,7 @@ class Step:
         """To the car, which must be online. The id is new per record and the same on replay."""
         presence = self.twin["presence"]
         downlink = Downlink(
-            id=f"{self.vehicle_id}:{self.revision}:{kind}:{ref}",
+            id=f"{self._life}:{self.revision}:{kind}:{ref}",
             kind=kind,
             vehicle_id=self.vehicle_id,
             ref=ref,

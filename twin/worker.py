@@ -1,23 +1,29 @@
 """`python -m twin worker`: the process around the owner. Starts Faust, timers, health; stops cleanly."""
 
+import gc
 import os
 import sys
+import time
+from collections.abc import Callable
 from typing import Any, NoReturn
 
 from confluent_kafka import Producer
 from faust.worker import Worker
 
+from twin import document
 from twin.agents import Owner
 from twin.app import INPUTS, Declarations, declare
 from twin.apply import Context
-from twin.book import Book
-from twin.deadlines import Deadlines
-from twin.kit import kafka, logs
+from twin.changelog import Reader
+from twin.copy import Copy
+from twin.delivery import Ticket, Writer
+from twin.kit import kafka, logs, metrics
 from twin.kit.clock import SystemClock
 from twin.kit.health import HealthServer
 from twin.policy import load_policy
 from twin.settings import WorkerSettings
 from twin.stream import Poll
+from twin.takeover import Takeover
 from twin.view import View
 from twin.wire import topics
 from twin.wire.errors import CartwinError
@@ -29,30 +35,36 @@ def main() -> int:
     """Run until stopped; 0 after a clean stop, 1 when Kafka, Redis or a decision failed for good."""
     settings = WorkerSettings.load()
     logs.configure("worker", settings.log_level, settings.log_format)
-    producer = kafka.producer(settings.kafka_bootstrap, "cartwin-worker")
+    return run(settings, lambda partitions: View(settings.redis_url, partitions, document.dump))
+
+
+def run(settings: WorkerSettings, make_view: Callable[[int], View]) -> int:
+    """Run with a read model, which is made for the number of partitions; what `main` does."""
+    producer = kafka.producer(
+        settings.kafka_bootstrap,
+        "cartwin-worker",
+        **{"linger.ms": 2, "message.max.bytes": topics.TWINS_MAX_BYTES},
+    )
     try:
         policy = load_policy(settings.policy_file)
         partitions = _partitions(producer)
         declared = declare(settings, partitions)
-        view = View(settings.redis_url)
-        owner = Owner(
-            declared.twins.data,
-            Book(declared.ledger.data),
-            Deadlines(),
-            producer,
-            view,
-            Context(
-                policy=policy,
-                stale_after_ms=settings.stale_after_s * 1000,
-                overdue_after_ms=settings.overdue_after_s * 1000,
-            ),
-            partitions,
+        view = make_view(partitions)
+        context = Context(
+            policy=policy,
+            stale_after_ms=settings.stale_after_s * 1000,
+            debounce_ms=round(settings.debounce_s * 1000),
+            overdue_after_ms=settings.overdue_after_s * 1000,
+            partitions=partitions,
         )
-        running = Running(declared, owner, view)
+        copy = Copy(settings.store_dir) if settings.store == "rocksdb" else None
+        running = Running(settings, declared, Writer(producer), view, copy, context, partitions)
         health = HealthServer(settings.health_host, settings.health_port, running.not_ready)
     except CartwinError as error:
         log.error("cannot start", error=str(error))
         return 1
+    # Millions of objects live long and none of them is in a cycle: look for cycles rarely.
+    gc.set_threshold(50_000, 20, 50)
     worker = Worker(
         declared.app, loglevel=settings.log_level, redirect_stdouts=False, override_logging=False
     )
@@ -63,6 +75,8 @@ def main() -> int:
         return int(stop.code or 0)
     finally:
         health.close()
+        if copy is not None:
+            copy.close()
     return 0
 
 
@@ -79,60 +93,87 @@ def _partitions(producer: Producer) -> int:
 
 
 class Running:
-    """Hooks the owner into Faust: the one agent, the recovery callback, the deadline timer."""
+    """Hooks the owner into Faust: the one agent, the restorer, the timers."""
 
-    def __init__(self, declared: Declarations, owner: Owner, view: View) -> None:
-        self._app = declared.app
-        self._owner = owner
+    def __init__(
+        self,
+        settings: WorkerSettings,
+        declared: Declarations,
+        writer: Writer,
+        view: View,
+        copy: Copy | None,
+        context: Context,
+        partitions: int,
+    ) -> None:
         self._view = view
-        self._tables = (declared.twins, declared.ledger)
-        self._restored = 0
-        declared.app.agent(declared.inputs, name="twin")(self._decide)
-        declared.app.timer(0.2)(self._tick)
-        declared.app.on_partitions_revoked.connect(self._on_revoked)
-        for table in self._tables:
-            table.on_recover(self._on_restored)
-
-    @property
-    def _owns(self) -> bool:
-        return self._restored == len(self._tables)
+        self._serving = False
+        self._paused_at = time.monotonic()
+        self._owner = Owner(writer, view, copy, context, partitions, self._on_foreign, _end)
+        self._takeover = Takeover(
+            self._owner, Reader(settings.kafka_bootstrap), writer, view, copy, context
+        )
+        app = declared.app
+        app.restorer = self._takeover
+        app.agent(declared.inputs, name="twin")(self._decide)
+        app.task(self._show)
+        app.timer(0.2)(self._tick)
+        app.timer(10.0)(self._watch)
+        app.on_partitions_revoked.connect(self._on_revoked)
+        app.on_rebalance_complete.connect(self._on_served)
 
     def not_ready(self) -> dict[str, str]:
         """Why this worker does not serve its partitions now; empty when it does."""
         faults = {}
-        if not self._owns:
+        if not self._serving:
             faults["tables"] = "not yet restored from Kafka"
         if self._view.fault:
             faults["redis"] = self._view.fault
         return faults
 
     async def _on_revoked(self, *_: Any, **__: Any) -> None:
-        self._restored = 0
+        if self._serving:
+            self._paused_at = time.monotonic()
+        self._serving = False
+        log.info("revoked", partitions=sorted(self._owner.parts))
 
-    async def _on_restored(self) -> None:
-        """Each table calls this when it is restored; the last one finds both."""
-        if self._restored + 1 == len(self._tables):
-            assigned = self._app.consumer.assignment()
-            await self._owner.recovered({tp.partition for tp in assigned if tp.topic in INPUTS})
-        self._restored += 1
+    async def _on_served(self, *_: Any, **__: Any) -> None:
+        pause = time.monotonic() - self._paused_at
+        for partition in self._owner.parts:
+            metrics.TWIN_PAUSE_SECONDS.labels(str(partition)).set(pause)
+        self._serving = True
+        log.info("resumed", partitions=sorted(self._owner.parts), seconds=round(pause, 3))
+
+    async def _on_foreign(self, ticket: Ticket) -> None:
+        await self._takeover.examine(ticket)
 
     async def _decide(self, stream: Any) -> None:
         async for event in stream.events():
             poll: Poll = event.value
             poll.begin()
             try:
-                await self._owner.take(poll.records)
+                await self._owner.take(poll.records, poll.done)
             except Exception as error:
                 _end(error)
-            poll.done()
 
-    async def _tick(self) -> None:
-        if not self._owns:
-            return
+    async def _show(self) -> None:
         try:
-            await self._owner.due(SystemClock().now_ms())
+            await self._view.run(self._owner.durable)
         except Exception as error:
             _end(error)
+
+    async def _tick(self) -> None:
+        if self._serving:
+            try:
+                await self._owner.due(SystemClock().now_ms())
+            except Exception as error:
+                _end(error)
+
+    async def _watch(self) -> None:
+        if self._serving:
+            try:
+                await self._takeover.watch(lambda: self._serving)
+            except Exception as error:
+                _end(error)
 
 
 def _end(error: Exception) -> NoReturn:

@@ -18,7 +18,10 @@ PROCESSES = {
         ("ingest.__main__", "ingest.uplink", "ingest.downlink"),
     ),
     "api": (("twin/__main__.py", "twin/api"), ("twin.__main__", "twin.api.server")),
-    "worker": ((*CORE, "twin/policy.toml", "twin/stream"), ("twin.__main__", "twin.worker")),
+    "worker": (
+        (*CORE, "twin/policy.toml", "twin/stream", "twin/view"),
+        ("twin.__main__", "twin.worker", "twin.rebuild"),
+    ),
     "scorer and trainer": (("models",), ("models.__main__", "models.scorer", "models.train")),
     "car": (("twin/client",), ("twin.client.car",)),
 }

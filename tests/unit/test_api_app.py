@@ -100,11 +100,12 @@ def test_bad_parameter_is_400_naming_it(path: str, code: str, named: str) -> Non
     is_problem(get(path), 400, code, named)
 
 
-@pytest.mark.parametrize("sort", ["coolant_temp", "-coolant_temp", "health"])
-def test_order_of_an_indexed_field_is_not_available_yet(sort: str) -> None:
-    """The contract accepts it, so it is a 501 that says what is sortable today, and no 400."""
-    answer = get(f"/v1/twins?sort={sort}")
-    is_problem(answer, 501, "not_available_yet", f"sort={sort}:", "vehicle_id, -vehicle_id")
+def test_cursor_belongs_to_its_order() -> None:
+    """A cursor of a list sorted in another way is refused, and names both."""
+    fakes = Fakes(*(twin(f"car-{n}") for n in range(3)))
+    cursor = get("/v1/twins?limit=1&sort=-coolant_temp", fakes).json()["next_cursor"]
+    answer = get(f"/v1/twins?limit=1&cursor={cursor}", fakes)
+    is_problem(answer, 400, "invalid_cursor", "sort=-coolant_temp", "vehicle_id")
 
 
 def test_list_pages_are_complete_and_end() -> None:
@@ -229,12 +230,13 @@ def test_desired_is_answered_after_the_owner_decided(method: str) -> None:
 
 
 def test_star_matches_any_twin_that_exists() -> None:
-    """If-Match: * asks for a twin, not for a version."""
-    fakes = Fakes(twin())
+    """If-Match: * asks for a twin, not for a version; whether there is one the owner knows."""
     how = {"json": {}, "headers": {"If-Match": "*"}}
+    fakes = Fakes()  # Redis does not have it, or not yet
     assert exchange(fakes, "PUT", f"{CAR}/desired", **how).status_code == 200
     assert "if_match" not in fakes.log.requests[0]
-    is_problem(exchange(fakes, "PUT", "/v1/twins/no/desired", **how), 412, "version_mismatch")
+    none = Fakes(twin(), owner=lambda _request: {"status": 404, "code": "twin_not_found"})
+    is_problem(exchange(none, "PUT", f"{CAR}/desired", **how), 412, "version_mismatch", "car-1")
 
 
 def test_owners_refusal_becomes_a_problem() -> None:
@@ -548,7 +550,6 @@ def test_wrong_method_is_405_with_allow() -> None:
         ("GET", f"{CAR}?at=2026-01-01T00:00:00Z"),
         ("GET", f"{CAR}/events"),
         ("GET", f"{CAR}/history"),
-        ("GET", f"{CAR}/explain"),
         ("GET", "/v1/events"),
         ("GET", "/v1/rejected"),
         ("GET", "/v1/rejected/0-1"),
@@ -644,6 +645,77 @@ def test_readyz_names_what_is_missing() -> None:
     assert "redis" in answer.json()["why"]
 
 
+# --- why, and who agrees ---------------------------------------------------------------------------
+
+
+def test_a_value_is_explained_by_its_record() -> None:
+    """Record, path and value; dotted and as a pointer; with an ETag."""
+    document = twin(applied={"telemetry": [4, 1]}, causes={"/created_at": "presence/0"})
+    for path in ("reported.coolant_temp", "%2Freported%2Fcoolant_temp"):
+        answer = get(f"{CAR}/explain?path={path}", Fakes(document))
+        assert answer.status_code == 200
+        body = answer.json()
+        assert body["record"] == {"topic": "telemetry", "partition": 4, "offset": 1}
+        assert (body["path"], body["value"]["v"]) == ("/reported/coolant_temp", 91.5)
+        assert answer.headers["etag"]
+
+
+def test_an_unknown_path_is_404_naming_what_there_is() -> None:
+    """And so is an absent twin; a missing path is 400."""
+    answer = get(f"{CAR}/explain?path=reported.speed")
+    is_problem(answer, 404, "path_not_found", "reported has no 'speed'", "coolant_temp")
+    is_problem(get("/v1/twins/car-9/explain?path=health"), 404, "twin_not_found", "car-9")
+    is_problem(get(f"{CAR}/explain"), 400, "invalid_parameter", "path")
+
+
+@pytest.mark.parametrize(
+    ("verdict", "status", "reply"),
+    [
+        ("approve", 201, {"status": 201, "body": {"id": "car-1.A", "state": "queued"}}),
+        ("refuse", 200, {"status": 200, "body": {"verdict": "refused"}}),
+    ],
+)
+def test_an_answer_to_a_rule_goes_to_the_owner(verdict: str, status: int, reply: Any) -> None:
+    """Approved it is the command with its address, refused the decision."""
+    fakes = Fakes(twin(), owner=lambda request: reply)
+    answer = exchange(fakes, "POST", f"{CAR}/decisions/limit-power", json={"verdict": verdict})
+    assert (answer.status_code, answer.json()) == (status, reply["body"])
+    assert answer.headers.get("location") == ("/v1/commands/car-1.A" if status == 201 else None)
+    assert answer.headers["cartwin-token"]
+    (request,) = fakes.log.requests
+    assert (request["kind"], request["body"]) == (
+        "approval",
+        {"rule": "limit-power", "verdict": verdict},
+    )
+
+
+def test_an_interlock_is_a_problem_that_names_it() -> None:
+    """409 with the reason as a member."""
+    refusal = {
+        "status": 409,
+        "code": "interlock_refused",
+        "detail": "the interlock not_online refuses limit_power",
+        "body": {"reason": "not_online"},
+    }
+    fakes = Fakes(twin(), owner=lambda request: refusal)
+    answer = exchange(fakes, "POST", f"{CAR}/decisions/r", json={"verdict": "approve"})
+    is_problem(answer, 409, "interlock_refused", "not_online")
+    assert answer.json()["reason"] == "not_online"
+
+
+@pytest.mark.parametrize("body", [{}, {"verdict": "maybe"}, {"verdict": "approve", "why": "x"}])
+def test_an_answer_that_is_none_is_422(body: Any) -> None:
+    """approve or refuse, and nothing else."""
+    answer = exchange(Fakes(twin()), "POST", f"{CAR}/decisions/r", json=body)
+    assert (answer.status_code, answer.json()["code"]) == (422, "invalid_body")
+
+
+def test_a_rule_is_named_like_a_rule() -> None:
+    """400 for what no policy can hold."""
+    answer = exchange(Fakes(twin()), "POST", f"{CAR}/decisions/No!", json={"verdict": "approve"})
+    is_problem(answer, 400, "invalid_parameter", "rule")
+
+
 # --- documents about the API -----------------------------------------------------------------------
 
 
@@ -669,9 +741,9 @@ def test_openapi_describes_every_call_and_signal() -> None:
     assert "application/merge-patch+json" in patch["requestBody"]["content"]
     assert list(patch["responses"]["412"]["content"]) == ["application/problem+json"]
     assert "501" in document["paths"]["/v1/models"]["get"]["responses"]
-    assert "501" in document["paths"]["/v1/twins"]["get"]["responses"]
-    fleet = document["paths"]["/v1/fleet"]["get"]["description"]
-    assert "Percentiles of indexed signals are part of the contract and not available yet" in fleet
+    assert "501" not in document["paths"]["/v1/twins"]["get"]["responses"]
+    fleet = document["components"]["schemas"]["Fleet"]["properties"]
+    assert {"total", "presence", "signals", "alarms"} <= set(fleet)
     reported = document["components"]["schemas"]["Twin"]["properties"]["reported"]["properties"]
     assert set(reported) == {signal.name for signal in SIGNALS}
     assert "HTTPValidationError" not in str(document)

@@ -1,6 +1,7 @@
 """The filter grammar of lists."""
 
 import contextlib
+import math
 
 import orjson
 import pytest
@@ -9,8 +10,8 @@ from hypothesis import strategies as st
 
 from twin.api import filters
 from twin.api.problems import Problem
-from twin.wire.catalogue import INDEXED
-from twin.wire.keys import COUNTED
+from twin.api.selectors import Between, Having, Selector
+from twin.wire.keys import COUNTED, LAG, NUMBERS
 
 CAR = {
     "presence": "online",
@@ -98,9 +99,9 @@ def test_refused_filter_names_what_is_accepted(text: str, named: str) -> None:
     assert named in refused.value.detail
 
 
-def test_filterable_fields_are_the_counted_and_the_indexed() -> None:
+def test_filterable_fields_are_those_of_the_index() -> None:
     """What can be filtered by is what the view keeps in its index, and nothing else."""
-    assert set(filters.FIELDS) == {*COUNTED, *INDEXED}
+    assert set(filters.FIELDS) == {*COUNTED, *NUMBERS}
 
 
 @given(st.text(max_size=80))
@@ -133,25 +134,38 @@ def test_number_operators_agree_with_arithmetic(actual: float, wanted: float) ->
         assert condition.holds({"speed": actual}) is expected
 
 
-@pytest.mark.parametrize(("sort", "backwards"), [("vehicle_id", False), ("-vehicle_id", True)])
-def test_lists_sort_by_vehicle_id(sort: str, backwards: bool) -> None:
-    """Both directions of the vehicle id are accepted."""
-    assert filters.descending(sort) is backwards
+@given(
+    st.sampled_from(["speed", "coolant_temp", "last_seen", "open_commands"]),
+    st.sampled_from(["eq", "ne", "gt", "ge", "lt", "le"]),
+    st.integers(-3, 6),
+    st.floats(-8, 8),
+    st.floats(-1, 1),
+)
+def test_selector_leaves_out_no_twin_that_fulfils(
+    field: str, op: str, wanted: int, actual: float, behind: float
+) -> None:
+    """However far the index lags behind a number (as far as it may), its range has the twin."""
+    number = abs(round(actual)) if field == "open_commands" else actual * LAG[field]
+    (condition,) = filters.parse(f"{field} {op} {wanted * (LAG[field] or 1)!r}")
+    selector = condition.selector()
+    score = None if field == "open_commands" and number == 0 else number + behind * LAG[field]
+    if selector is not None and condition.holds({field: number}):
+        assert selector.fits(score)
 
 
 @pytest.mark.parametrize(
-    ("sort", "status", "code"),
+    ("text", "selector"),
     [
-        *((field, 501, "not_available_yet") for field in filters.FIELDS),
-        ("-coolant_temp", 501, "not_available_yet"),
-        ("colour", 400, "invalid_sort"),
-        ("", 400, "invalid_sort"),
-        ("vehicle_id,speed", 400, "invalid_sort"),
+        ("health eq alarm", Having("health", "alarm")),
+        ("health ne alarm", None),
+        ("fleet gt b", None),
+        ("speed ne 1", None),
+        ("open_commands ge 1", Between("open_commands", 1, math.inf)),
+        ("open_commands lt 2", None),
+        ("open_commands eq 0", None),
     ],
 )
-def test_other_sort_is_refused_naming_the_sortable(sort: str, status: int, code: str) -> None:
-    """A sort order that is not there yet is refused, not ignored; an unknown one is a mistake."""
-    with pytest.raises(Problem, match=r"sortable.*: vehicle_id, -vehicle_id") as refused:
-        filters.descending(sort)
-    assert (refused.value.status, refused.value.code) == (status, code)
-    assert (", ".join(filters.FIELDS) in refused.value.detail) is (status == 400)
+def test_index_is_asked_for_what_it_has_all_of(text: str, selector: Selector | None) -> None:
+    """Twins that a condition means and the index does not have make it unfit for the condition."""
+    (condition,) = filters.parse(text)
+    assert condition.selector() == selector

@@ -1,14 +1,16 @@
 """Asking the owner: waiting, time-outs, repetition and limits."""
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import AsyncIterator, Coroutine
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
 from tests.api_fakes import Fakes, accept
 from twin.api import requests
 from twin.api.problems import Problem
+from twin.api.reader import StoreUnavailable
 from twin.api.request_log import LogUnavailable
 from twin.api.requests import Wish
 
@@ -110,6 +112,66 @@ def test_same_key_for_another_request_is_409(other: Wish) -> None:
     assert len(fakes.log.requests) == 1
 
 
+def answer_to(request: Any, **parts: Any) -> Any:
+    """A reply as the owner of the car stores it under the request's id."""
+    same = {name: request[name] for name in ("request_id", "vehicle_id", "body_hash")}
+    return {**same, "revision": 8, "status": 200, "body": {}, **parts}
+
+
+PATCHES = [Wish("desired", "car-1", {"op": "patch", "value": {"a": n}}, key="k") for n in (1, 2)]
+
+
+def test_accepted_body_wins_over_another_that_waits_under_its_key() -> None:
+    """Of two bodies under one key at once the accepted one is answered, the other is 409."""
+    fakes = Fakes(owner=lambda request: None, wait_s=60)
+
+    async def scenario() -> list[Any]:
+        asking = [asyncio.create_task(fakes.requests.ask(wish)) for wish in PATCHES]
+        await fakes.log.has(2)
+        first, _ = fakes.log.requests
+        fakes.reader.stored[first["request_id"]] = answer_to(first)
+        return await asyncio.gather(*asking, return_exceptions=True)
+
+    ((decision, refused),) = run(fakes, scenario())
+    assert decision.reply["status"] == 200
+    assert (refused.status, refused.code) == (409, "idempotency_conflict")
+
+
+def test_refusal_of_another_body_is_not_the_answer() -> None:
+    """Who asked for another body under the key waits for the decision on its own."""
+    fakes = Fakes(owner=lambda request: None, wait_s=60)
+
+    async def scenario() -> list[Any]:
+        asking = [asyncio.create_task(fakes.requests.ask(wish)) for wish in PATCHES]
+        await fakes.log.has(2)
+        first, second = fakes.log.requests
+        fakes.reader.stored[first["request_id"]] = answer_to(first, status=412)
+        refused = await asking[0]
+        fakes.reader.stored[second["request_id"]] = answer_to(second, body={"version": 4})
+        return [refused, await asking[1]]
+
+    ((refused, accepted),) = run(fakes, scenario())
+    assert refused.reply["status"] == 412
+    assert accepted.reply["body"] == {"version": 4}
+
+
+def test_refusal_of_another_body_alone_is_409_in_the_end() -> None:
+    """When nothing else comes the key is known to be another request's."""
+    fakes = Fakes(owner=lambda request: None, wait_s=0.2)
+
+    async def scenario() -> Any:
+        asking = asyncio.create_task(fakes.requests.ask(PATCHES[1]))
+        await fakes.log.has(1)
+        (request,) = fakes.log.requests
+        fakes.reader.stored[request["request_id"]] = answer_to(
+            request, status=412, body_hash=PATCHES[0].body_hash()
+        )
+        return await asking
+
+    (refused,) = run(fakes, scenario())
+    assert (refused.status, refused.code) == (409, "idempotency_conflict")
+
+
 def test_keys_of_two_vehicles_do_not_meet() -> None:
     """The same key for another vehicle is another request."""
     fakes = Fakes()
@@ -186,3 +248,76 @@ def test_replies_are_read_again_after_redis_was_away() -> None:
 
     (decision,) = run(fakes, scenario())
     assert decision.reply["status"] == 204
+
+
+class Hints:
+    """Hints as a test wants them: what is put is heard; an error ends the listening."""
+
+    def __init__(self, fakes: Fakes) -> None:
+        self._heard: asyncio.Queue[str | Exception | None] = asyncio.Queue()
+        fakes.reader.hints = self._hints  # type: ignore[method-assign]
+
+    def put(self, heard: str | Exception | None) -> None:
+        self._heard.put_nowait(heard)
+
+    async def _hints(self) -> AsyncIterator[str | None]:
+        while True:
+            heard = await self._heard.get()
+            self._heard.task_done()
+            if isinstance(heard, Exception):
+                raise heard
+            yield heard
+
+    async def all_taken(self) -> None:
+        await self._heard.join()
+
+
+def test_hint_brings_the_answer_before_the_next_poll(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A hinted reply is read at once; one whose hint was lost is read when all are."""
+    monkeypatch.setattr(requests, "POLL_S", 60)
+    monkeypatch.setattr(requests, "POLL_HINTED_S", 0.3)
+    fakes = Fakes(owner=lambda request: None, wait_s=60)
+
+    async def scenario() -> list[Any]:
+        hints = Hints(fakes)
+        listening = asyncio.create_task(fakes.requests.listen())
+        wishes = [Wish("delete", f"car-{n}", {}) for n in range(2)]
+        asking = [asyncio.create_task(fakes.requests.ask(wish)) for wish in wishes]
+        await fakes.log.has(2)
+        hinted, silent = fakes.log.requests
+        fakes.reader.stored[hinted["request_id"]] = answer_to(hinted)
+        hints.put(hinted["request_id"])
+        first = await asking[0]
+        waits = not asking[1].done()
+        fakes.reader.stored[silent["request_id"]] = answer_to(silent)
+        second = await asking[1]
+        listening.cancel()
+        return [first, waits, second]
+
+    ((first, waits, second),) = run(fakes, scenario())
+    assert waits
+    assert [d.reply["vehicle_id"] for d in (first, second)] == ["car-0", "car-1"]
+
+
+def test_lost_hints_are_logged_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However often Redis refuses to tell, the log says it once, and once that it tells again."""
+    monkeypatch.setattr(requests, "_RETRY_S", 0)
+    log = Mock()
+    monkeypatch.setattr(requests, "log", log)
+    fakes = Fakes()
+
+    async def scenario() -> list[tuple[str, str]]:
+        hints = Hints(fakes)
+        listening = asyncio.create_task(fakes.requests.listen())
+        for _ in range(2):
+            for _ in range(5):
+                hints.put(StoreUnavailable("Redis does not answer: refused"))
+            hints.put(None)
+            hints.put("somebody else's")
+        hints.put(None)
+        await hints.all_taken()
+        listening.cancel()
+        return [(call[0], call[1][0]) for call in log.method_calls]
+
+    (lines,) = run(fakes, scenario())
+    assert lines == 2 * [("warning", "no hints of replies"), ("info", "hints of replies again")]

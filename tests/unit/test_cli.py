@@ -40,6 +40,7 @@ def test_all_commands_are_listed():
         "up",
         "demo",
         "replay",
+        "rebuild-view",
         "simulate",
         "train",
         "evaluate",

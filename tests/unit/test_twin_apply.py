@@ -71,6 +71,17 @@ def test_a_deleted_twin_goes_with_its_commands():
     assert world.twin["revision"] == 1
 
 
+def test_deleting_a_twin_withdraws_what_the_car_may_have():
+    """A command without a ledger must not run; those that were never said need no word."""
+    world = World()
+    world.online(1)
+    said, _ = world.order(lane="door")
+    waiting, _ = world.order(lane="door")
+    effects = world.request("delete", {})
+    assert [(d["kind"], d["ref"]) for d in effects.downlinks] == [("cancel", said)]
+    assert effects.changes[0]["what"] == {"by": "ann", "commands": [said, waiting]}
+
+
 def test_without_auto_create_only_the_api_makes_twins():
     """A message of an unknown vehicle is rejected with its reason."""
     world = World(Context(auto_create=False))
@@ -100,10 +111,10 @@ def test_what_only_follows_on_a_twin_makes_none(say):
 
 
 def test_changes_name_revision_time_and_record():
-    """id = vehicle:revision:n, so a repeat shows; why = topic, partition, offset."""
+    """id = vehicle:created_at:revision:n, so a repeat shows; why = topic, partition, offset."""
     world = World()
     effects = world.online(1, attributes={"fleet": "berlin"})
-    assert [c["id"] for c in effects.changes] == [f"{CAR}:1:{n}" for n in range(3)]
+    assert [c["id"] for c in effects.changes] == [f"{CAR}:{T0}:1:{n}" for n in range(3)]
     assert {c["revision"] for c in effects.changes} == {1}
     assert effects.changes[0]["why"] == {"topic": "presence", "partition": 3, "offset": 0}
     assert effects.changes[0]["at"] == T0
@@ -116,7 +127,7 @@ def test_plain_telemetry_tells_no_change():
     world.now += 1
     effects = world.telemetry(speed=2.0)
     assert effects.changed
-    assert effects.changes == []
+    assert not effects.changes
     assert world.twin["updated_at"] == T0 + 1
 
 
@@ -151,3 +162,17 @@ def test_outputs_do_not_share_what_telemetry_changes_in_place():
         world.put(topics.TELEMETRY, telemetry(world.now, 1, n, speed=float(n)))
         world.outcome(effects.ledger[0]["id"], "running", progress=0.1 * n)
     assert (str(effects.changes), str(effects.downlinks), str(effects.replies)) == before
+
+
+def test_a_twin_made_again_tells_under_other_ids():
+    """Its revisions begin at 1 once more; who drops repeats by id must not drop what is new."""
+    world = World()
+    lives = []
+    for _ in range(2):
+        world.now += 1
+        made = [*world.online(world.now).changes, *world.desire({"a": 1}).changes]
+        sent = world.desire({"a": 2}).downlinks
+        lives.append({told["id"] for told in (*made, *sent)})
+        world.request("delete", {})
+    assert len(lives[0]) == len(lives[1]) == 4
+    assert not lives[0] & lives[1]

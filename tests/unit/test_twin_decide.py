@@ -4,6 +4,7 @@ import pytest
 
 from tests.twin_builders import T0, World, kinds, score, telemetry
 from twin.apply import Context, Limits
+from twin.decide import share_of
 from twin.policy import load_policy, parse_policy
 from twin.wire import topics
 
@@ -301,3 +302,79 @@ cool_down_s = 900
 signal = "speed"
 max_age_s = 60
 """
+
+
+# --- rate cap -------------------------------------------------------------------------------------
+
+
+def capped(cap, partitions=1, **more):
+    """A car of fleet berlin under a rule with a cap, on partition 3."""
+    text = POLICY_TEXT.replace("ttl_s = 600", f"ttl_s = 600\nmax_per_fleet_per_minute = {cap}")
+    world = connected(parse_policy(text, "test"), partitions=partitions, **more)
+    world.request("attributes", {"value": {"fleet": "berlin"}})
+    return world
+
+
+def given(world, fleet, at, rule="limit-power-on-alarm"):
+    """Another car's command of the rule in the ledger of the partition."""
+    number = len(world.ledger.entries)
+    world.ledger.entries[f"other{number}"] = {
+        "id": f"other{number}",
+        "vehicle_id": "car-2",
+        "by": f"rule:{rule}",
+        "fleet": fleet,
+        "issued_at": at,
+    }
+
+
+@pytest.mark.parametrize(
+    ("others", "refused"),
+    [
+        pytest.param([("berlin", T0)], False, id="room for one more"),
+        pytest.param([("berlin", T0), ("berlin", T0 - 59_999)], True, id="full"),
+        pytest.param([("berlin", T0), ("berlin", T0 - 60_000)], False, id="a minute ago"),
+        pytest.param([("berlin", T0), ("paris", T0)], False, id="another fleet"),
+    ],
+)
+def test_the_rate_cap_counts_commands_of_the_rule_for_the_fleet(others, refused):
+    """At most two in a minute here; the refusal names the interlock."""
+    world = capped(2)
+    for fleet, at in others:
+        given(world, fleet, at)
+    effects = world.score("alarm", 1)
+    (decision,) = decisions(effects)
+    assert (decision.get("reason") == "rate_cap") is refused
+    assert len(effects.ledger) == (not refused)
+
+
+def test_other_rules_have_caps_of_their_own():
+    """What another rule gave does not count."""
+    world = capped(1)
+    given(world, "berlin", T0, rule="other")
+    assert len(world.score("alarm", 1).ledger) == 1
+
+
+def test_a_command_of_a_rule_names_its_fleet():
+    """So that the cap can be counted from the ledger after a restart; "" is a fleet, too."""
+    assert capped(1).score("alarm", 1).ledger[0]["fleet"] == "berlin"
+    assert connected().score("alarm", 1).ledger[0]["fleet"] == ""
+
+
+@pytest.mark.parametrize(("partitions", "fires"), [(2, 2), (4, 1), (24, 1)])
+def test_a_partition_has_its_share_of_the_cap(partitions, fires):
+    """Of 4 a minute partition 3 may give 2 of 2 (modulo), 1 of 4, and never less than 1."""
+    world = capped(4, partitions=partitions)
+    for _ in range(fires - 1):
+        given(world, "berlin", T0)
+    assert len(world.score("alarm", 1).ledger) == 1
+    world = capped(4, partitions=partitions)
+    for _ in range(fires):
+        given(world, "berlin", T0)
+    assert world.score("alarm", 1).ledger == []
+
+
+@pytest.mark.parametrize(("cap", "partitions"), [(60, 24), (24, 24), (25, 24), (7, 3), (100, 1)])
+def test_the_shares_add_up_to_the_cap(cap, partitions):
+    """When there is at least one for each partition; else each has one."""
+    assert sum(share_of(cap, partitions, n) for n in range(partitions)) == cap
+    assert {share_of(1, partitions, n) for n in range(partitions)} == {1}

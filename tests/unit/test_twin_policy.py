@@ -41,6 +41,17 @@ def test_what_is_not_said_has_a_default():
     assert parse_policy("enabled = false", "p").enabled is False
 
 
+def test_caps_and_approval_are_read():
+    """The rate cap, and that somebody must agree, within an hour unless told otherwise."""
+    (rule,) = parse_policy(GOOD, "p").rules
+    assert (rule.max_per_fleet_per_minute, rule.approval) == (None, False)
+    (rule,) = parse_policy(GOOD + "max_per_fleet_per_minute = 60\napproval = true", "p").rules
+    assert (rule.max_per_fleet_per_minute, rule.approval) == (60, True)
+    assert rule.approval_ttl_ms == 3_600_000
+    (rule,) = parse_policy(GOOD + "approval = true\napproval_ttl_s = 5", "p").rules
+    assert rule.approval_ttl_ms == 5000
+
+
 def test_a_file_is_read(tmp_path):
     """POLICY_FILE."""
     path = tmp_path / "policy.toml"
@@ -65,6 +76,11 @@ def test_a_file_is_read(tmp_path):
         (GOOD + "args = { at = 2020-01-01 }", ["args", "date"]),
         (GOOD + f"args = {{ n = {2**70} }}", ["args", "JSON"]),
         (GOOD + "args = { a = [[[[[[[[1]]]]]]]] }", ["nested deeper"]),
+        (GOOD + "max_per_fleet_per_minute = 0", ["max_per_fleet_per_minute", "'0'", "1 to"]),
+        (GOOD + "max_per_fleet_per_minute = true", ["max_per_fleet_per_minute", "integer"]),
+        (GOOD + "approval = 1", ["approval", "true or false"]),
+        (GOOD + "approval_ttl_s = 5", ["approval_ttl_s", "approval = true"]),
+        (GOOD + "approval = true\napproval_ttl_s = 0", ["approval_ttl_s", "1 to 604800"]),
         (GOOD + "colour = 1", ["'colour' is not known", "cool_down_s"]),
         (GOOD + GOOD, ["two rules", "'r'"]),
         (GOOD + '[[rule.require]]\nsignal = "warp"\nmax_age_s = 1', ["signal", "'warp'"]),

@@ -6,6 +6,7 @@ from tests.twin_builders import T0, World, kinds, reply
 from twin.apply import Context, deadlines_of
 
 STALE = Context().stale_after_ms
+DEBOUNCE = Context().debounce_ms
 
 
 def shown(world):
@@ -187,6 +188,9 @@ def test_the_stale_deadline_is_rebuilt_after_a_recovery():
     (deadline,) = deadlines_of(world.twin, [], world.context)
     assert (deadline.of, deadline.ref, deadline.due) == ("presence", "5", T0 + 500 + STALE)
     world.offline(5)
+    (deadline,) = deadlines_of(world.twin, [], world.context)
+    assert (deadline.ref, deadline.due) == ("5", world.now + DEBOUNCE)
+    world.due("presence", "5", deadline.due)
     assert deadlines_of(world.twin, [], world.context) == []
 
 
@@ -199,3 +203,105 @@ def test_the_last_sign_of_life_does_not_go_back_in_time():
     world.now -= 500
     world.telemetry(5, coolant_temp=90.0)
     assert world.twin["presence"]["seen"] == T0 + 1000
+
+
+# --- debounce -------------------------------------------------------------------------------------
+
+
+def told(effects):
+    return [
+        (c["what"]["from"], c["what"]["state"]) for c in effects.changes if c["kind"] == "presence"
+    ]
+
+
+def test_an_offline_is_shown_at_once_and_told_when_it_has_lasted():
+    """The document says offline; `changes` say it after the debounce time, with the will as cause."""
+    world = World()
+    world.online(5)
+    world.now += 1000
+    effects = world.offline(5, reason="keep alive")
+    will = {"topic": "presence", "partition": 3, "offset": 1}
+    assert told(effects) == []
+    assert effects.changed
+    assert (shown(world)[0], world.twin["presence"]["told"]) == ("offline", "online")
+    (deadline,) = effects.deadlines
+    assert (deadline.of, deadline.ref, deadline.due) == ("presence", "5", world.now + DEBOUNCE)
+    effects = world.due("presence", "5", deadline.due)
+    (change,) = effects.changes
+    assert told(effects) == [("online", "offline")]
+    assert (change["why"], change["what"]["since"]) == (will, T0 + 1000)
+    assert change["what"]["reason"] == "keep alive"
+    assert "told" not in world.twin["presence"]
+
+
+@pytest.mark.parametrize("will", [True, False], ids=["with its will", "will lost"])
+def test_a_short_drop_tells_nothing_and_sends_what_is_open_once(will):
+    """Back within the debounce time: no presence change, one more hand-out of commands and delta."""
+    world = World()
+    world.online(5)
+    ident, _ = world.order()
+    world.desire({"a": 1})
+    world.now += 1000
+    if will:
+        world.offline(5)
+        world.now += DEBOUNCE - 1
+    effects = world.online(6)
+    assert kinds(effects) == []
+    assert [(d["kind"], d["session"]) for d in effects.downlinks] == [
+        ("command", 6),
+        ("desired", 6),
+    ]
+    assert effects.downlinks[0]["ref"] == ident
+    assert world.online(6).downlinks == []
+    assert world.due("presence", "5", world.now + DEBOUNCE).outdated
+
+
+def test_a_birth_with_nothing_open_is_only_a_new_session():
+    """Of a fleet that reconnects each car writes its twin, and nothing else."""
+    world = World()
+    world.online(5, attributes={"fleet": "berlin"})
+    world.offline(5)
+    effects = world.online(6, attributes={"fleet": "berlin"})
+    assert (effects.changes, effects.downlinks, effects.ledger) == ([], [], [])
+    assert shown(world)[:2] == ("online", 6)
+
+
+def test_after_an_offline_was_told_the_return_is_told_at_once():
+    """One change for each, in their order."""
+    world = World()
+    world.online(5)
+    world.offline(5)
+    world.due("presence", "5", world.now + DEBOUNCE)
+    assert told(world.online(6)) == [("offline", "online")]
+
+
+def test_a_second_drop_waits_anew():
+    """The deadline of the first drop comes in the second: it is early and armed again."""
+    world = World()
+    world.online(5)
+    world.offline(5)
+    world.now += 3000
+    world.online(6)
+    world.offline(6)
+    assert world.due("presence", "5", T0 + DEBOUNCE).outdated
+    effects = world.due("presence", "6", T0 + DEBOUNCE)
+    assert effects.outdated
+    assert [d.due for d in effects.deadlines] == [T0 + 3000 + DEBOUNCE]
+    assert told(world.due("presence", "6", T0 + 3000 + DEBOUNCE)) == [("online", "offline")]
+
+
+def test_a_stale_car_that_leaves_and_returns_is_told_from_what_was_told():
+    """stale is told at once; the drop is not, so the return is told against stale."""
+    world = World()
+    world.online(5)
+    world.due("presence", "5", T0 + STALE)
+    world.offline(5)
+    assert world.twin["presence"]["told"] == "stale"
+    assert told(world.online(6)) == [("stale", "online")]
+
+
+def test_a_car_heard_of_by_its_will_alone_is_told_offline():
+    """unknown -> offline waits like any other."""
+    world = World()
+    assert told(world.offline(5)) == []
+    assert told(world.due("presence", "5", T0 + DEBOUNCE)) == [("unknown", "offline")]

@@ -2,8 +2,9 @@
 
 import pytest
 
-from tests.twin_builders import T0, World, kinds, telemetry
+from tests.twin_builders import T0, World, kinds, sample, telemetry
 from twin import state
+from twin.apply import NEW_VALUES
 from twin.wire import topics
 from twin.wire.records import Position
 
@@ -11,7 +12,7 @@ from twin.wire.records import Position
 def folded(*records):
     twin = state.create("car-1", T0)
     for offset, record in enumerate(records):
-        state.fold(twin, record, offset)
+        state.fold(twin, sample(record), offset)
     return twin["reported"]
 
 
@@ -81,6 +82,62 @@ def test_a_partly_late_record_counts_what_was_late():
     effects = world.put(topics.TELEMETRY, telemetry(9, speed=1.0, coolant_temp=2.0))
     assert (effects.late, effects.changed) == (1, True)
     assert world.twin["revision"] == 2
+
+
+def test_a_record_of_known_signals_takes_their_group_whole():
+    """The usual case: all values new, one origin; of an older record nothing."""
+    both = {"speed": 1.0, "coolant_temp": 90.0}
+    twin = state.create("car-1", T0)
+    counts = [
+        state.fold(twin, sample(telemetry(*order, **both)), offset)
+        for offset, order in enumerate([(5, 1, 1), (5, 1, 2), (5, 2, 1), (4, 9, 9), (5, 2, 0)])
+    ]
+    assert counts == [2, 2, 2, 0, 0]
+    (group,) = twin["reported"].groups
+    assert (group.t, group.n, group.s, group.o) == (5, 2, 1, 2)
+
+
+def test_signals_of_other_records_stay_in_their_own_columns():
+    """A car may send position and engine apart: neither record touches the other's group."""
+    reported = folded(
+        telemetry(1, speed=1.0, coolant_temp=90.0),
+        telemetry(2, engine_load=0.5),
+        telemetry(3, speed=3.0, coolant_temp=91.0),
+    )
+    assert [group.names for group in reported.groups] == [
+        ("coolant_temp", "speed"),
+        ("engine_load",),
+    ]
+    assert {name: entry["t"] for name, entry in reported.items()} == {
+        "coolant_temp": 3,
+        "speed": 3,
+        "engine_load": 2,
+    }
+
+
+def test_reported_reads_like_the_mapping_of_the_document():
+    """get, in, [], len and == of a plain object; a value alone for the index."""
+    reported = folded(telemetry(1, speed=1.0, coolant_temp=90.0), telemetry(2, speed=2.0))
+    assert reported.get("warp") is None
+    assert "speed" in reported
+    assert "warp" not in reported
+    assert len(reported) == 2
+    assert (reported.value("speed"), reported.value("warp")) == (2.0, None)
+    assert reported == dict(reported)
+    assert reported != {}
+    with pytest.raises(KeyError):
+        reported["warp"]
+
+
+def test_the_effects_of_plain_telemetry_are_shared_and_cannot_be_filled():
+    """A shell that wrote into them would write into those of every car."""
+    world = World()
+    world.telemetry(speed=1.0)
+    world.now += 1
+    effects = world.telemetry(speed=2.0)
+    assert effects is NEW_VALUES
+    with pytest.raises(AttributeError):
+        effects.changes.append({})
 
 
 def test_the_first_message_makes_the_twin():

@@ -7,7 +7,7 @@ from pathlib import Path
 import orjson
 import pytest
 
-from twin.wire import avro_writer, codec, schema
+from twin.wire import avro_reader, avro_writer, codec, schema
 from twin.wire.catalogue import SIGNALS
 from twin.wire.errors import WireError
 from twin.wire.telemetry import CLOCK_AHEAD_MS, Telemetry
@@ -71,10 +71,82 @@ def test_the_schema_file_is_what_the_catalogue_asks_for():
         [*schema.build()["fields"], {"name": "gear", "type": "int"}],
     ],
 )
-def test_a_schema_the_writer_does_not_know_is_refused_at_once(fields):
+def test_a_schema_of_another_shape_is_refused_at_once(fields):
     """A new version of another shape fails at the import, not with wrong bytes on Kafka."""
-    with pytest.raises(ValueError, match="shape"):
-        avro_writer.writer({"fields": fields})
+    for make in (avro_writer.writer, avro_reader.Reader):
+        with pytest.raises(ValueError, match="shape"):
+            make({"fields": fields})
+
+
+BODY = codec.encode_telemetry(Telemetry("x", NOW, 1, 2, {"tire_pressure_1_1": 32}))[7:]
+HEAD, TAIL = BODY[:8], BODY[9:]  # three numbers, then `assigned`, then the rest
+assert TAIL.count(b"\2\x40") == 1
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        pytest.param(HEAD + b"\2" + TAIL, id="a boolean is 0 or 1"),
+        pytest.param(HEAD + b"\0\2\1" + TAIL[1:], id="a string's length is negative"),
+        pytest.param(HEAD + b"\0\2\2\xff" + TAIL, id="a string is not UTF-8"),
+        pytest.param(HEAD + b"\0" + b"\xfe" * 9 + b"\1", id="2^63 strings"),
+        pytest.param(b"\xff" * 10 + b"\1" + BODY[6:], id="11 bytes of a long"),
+        pytest.param(b"\xff" * 9 + b"\2" + BODY[6:], id="65 bits of a long"),
+        pytest.param(BODY.replace(b"\2\x40", b"\2" + b"\xff" * 5 + b"\1"), id="6 bytes of an int"),
+        pytest.param(
+            BODY.replace(b"\2\x40", b"\2" + b"\xff" * 4 + b"\x10"), id="33 bits of an int"
+        ),
+        pytest.param(BODY.replace(b"\2\x40", b"\4\x40"), id="a third branch"),
+        pytest.param(BODY.replace(b"\2\x40", b"\1\x40"), id="a negative branch"),
+        pytest.param(BODY + b"\0", id="bytes are left"),
+        pytest.param(BODY[:-1], id="bytes are missing"),
+    ],
+)
+def test_wrong_avro_is_malformed(body):
+    """Named as such, and nothing of it is remembered."""
+    for _ in range(2):
+        with pytest.raises(WireError) as caught:
+            codec.decode_telemetry(b"\0\0\0\0\1\2x" + body)
+        assert caught.value.reason == "malformed_avro"
+
+
+def test_a_known_shape_holds_no_number_of_more_bits_than_its_type():
+    """The last byte of the longest long and int: what fits is read by its shape, what does not is not."""
+    telemetry = Telemetry("x", 2**63 - 1, 1, 2, {"tire_pressure_1_1": 2**31 - 1})
+    body = codec.encode_telemetry(telemetry)[7:]
+    reader = avro_reader.Reader(schema.load()[schema.CURRENT_ID])
+    assert reader.known(body, "x") is None
+    assert reader.learn(body, "x") == reader.known(body, "x")
+    for end, more in ((b"\xfe" + b"\xff" * 8 + b"\1", b"\3"), (b"\xfe\xff\xff\xff\x0f", b"\x1f")):
+        assert body.count(end) == 1
+        longer = body.replace(end, end[:-1] + more)
+        assert reader.known(longer, "x") is None
+        with pytest.raises(WireError):
+            reader.learn(longer, "x")
+
+
+def test_an_array_in_counted_blocks_is_read():
+    """Other encoders write a negative count and the length of the block."""
+    one_block = codec.decode_telemetry(b"\0\0\0\0\1\2x" + HEAD + b"\0\2\2a" + TAIL)
+    counted = codec.decode_telemetry(b"\0\0\0\0\1\2x" + HEAD + b"\0\1\4\2a" + TAIL)
+    assert counted == one_block
+    assert counted.suspect == ("a",)
+
+
+def test_the_memory_of_shapes_is_bounded():
+    """Cars that invent a new shape with each record cost time, not memory; a common one is kept."""
+    reader = avro_reader.Reader(schema.load()[schema.CURRENT_ID])
+    names = [s.name for s in SIGNALS if s.type == "float"]
+    for n in range(1, 3000):
+        chosen = {name: 1.0 for at, name in enumerate(names) if n >> at & 1}
+        telemetry = Telemetry("x", NOW, 1, 2, chosen, suspect=("a" * (n % 300),))
+        body = codec.encode_telemetry(telemetry)[7:]
+        assert reader.known(body, "x") is None
+        reader.learn(body, "x")
+        assert reader.known(body, "x") is not None
+    shapes = [len(known) for known in reader._shapes.values()]
+    assert sum(shapes) == reader._count <= avro_reader.MAX_SHAPES
+    assert max(shapes) <= avro_reader.MAX_SHAPES_OF_LENGTH
 
 
 def test_framed_avro_of_a_car_is_accepted_and_what_only_the_bridge_says_is_not():

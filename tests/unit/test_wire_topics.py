@@ -40,15 +40,24 @@ def test_other_topics_are_refused(topic, reason):
 
 
 def test_state_topics_are_compacted_and_events_are_not():
-    """twins and ledger keep the last record per key; the ledger forgets after 30 days."""
+    """twins and ledger keep the last record per key, not at once; the ledger forgets after 30 days."""
     config = {spec.name: spec.config() for spec in topics.SPECS}
-    assert config["twins"] == {"cleanup.policy": "compact"}
-    assert config["ledger"] == {"cleanup.policy": "compact,delete", "retention.ms": "2592000000"}
+    assert config["twins"] == {
+        "cleanup.policy": "compact",
+        "min.compaction.lag.ms": "600000",
+        "max.message.bytes": str(topics.TWINS_MAX_BYTES),
+    }
+    assert config["ledger"] == {
+        "cleanup.policy": "compact,delete",
+        "retention.ms": "2592000000",
+        "min.compaction.lag.ms": "600000",
+    }
     assert config["telemetry"] == {"cleanup.policy": "delete", "retention.ms": "604800000"}
 
 
-def test_only_rejected_takes_more_than_the_brokers_limit():
-    """A record that just fitted its topic fits `rejected` with the reason on top."""
+def test_only_rejected_and_twins_take_more_than_the_brokers_limit():
+    """A record fits `rejected` with the reason on top, a twin fits with the outputs of its batch."""
     limits = {spec.name: spec.config().get("max.message.bytes") for spec in topics.SPECS}
     assert limits.pop("rejected") == str(topics.REJECTED_MAX_BYTES)
+    assert limits.pop("twins") == str(topics.TWINS_MAX_BYTES)
     assert set(limits.values()) == {None}

@@ -1,22 +1,28 @@
-"""Parts of the worker's shell that need no server: the book of commands, deadlines, the index."""
+"""Parts of the worker's shell that need no server: the book of commands, deadlines, batches."""
 
+import asyncio
 from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from twin import agents
-from twin.apply import Context
+from tests.worker_fakes import CAR, T0, Kafka, Redis, Worker, record, request, run, telemetry
+from twin import agents, document
 from twin.book import IDEMPOTENCY_MS, Book
 from twin.deadlines import CROWDED, Deadlines
 from twin.effects import Deadline
-from twin.view import index_of
-from twin.wire import codec, ids
-from twin.wire.partition import partition_of
-from twin.wire.telemetry import Telemetry
+from twin.outbox import MAX_BYTES
+from twin.owned import Owned
+from twin.wire import ids
 
-T0 = 1_790_000_000_000
+
+@pytest.fixture
+def worker():
+    """One that has partition 0, where CAR belongs, and nothing in it."""
+    made = Worker(Kafka(), Redis())
+    made.owner.parts[0] = Owned(0, 1)
+    return made
 
 
 def command(vehicle_id="car-1", seed="a", at=T0, **more):
@@ -24,12 +30,18 @@ def command(vehicle_id="car-1", seed="a", at=T0, **more):
     return {
         "id": command_id,
         "vehicle_id": vehicle_id,
+        "by": "ann",
         "state": "queued",
         "issued_at": at,
         "updated_at": at,
         "expires_at": at + 1000,
         **more,
     }
+
+
+def at_once(*_):
+    """Every deadline is due as it was asked for."""
+    return 0
 
 
 def test_the_book_finds_commands_by_id_vehicle_and_key():
@@ -77,11 +89,29 @@ def test_a_crowded_vehicle_keeps_only_what_counts():
             heap.replace("car", [Deadline(10**6 + version, "car", "desired", str(version))])
     assert len(heap) <= CROWDED + 1
     assert len(heap._heap) <= 2 * CROWDED + 2000
-    last = heap.due(10**7)[-1]
+    last = heap.due(10**7, at_once)[-1]
     assert last["body"]["ref"] == "9999"
     heap.add([Deadline(1, "car", "presence", "1")])
     heap.forget("car")
-    assert heap.due(10**9) == []
+    assert heap.due(10**9, at_once) == []
+    assert len(heap) == 0
+
+
+def test_a_deadline_that_was_put_off_waits_and_one_that_is_outdated_goes():
+    """Asked when it comes, so that an online car makes no record with each of its messages."""
+    heap = Deadlines()
+    heap.add(Deadline(10, "car", "presence", ref) for ref in "abc")
+    asked = {"a": None, "b": 10, "c": 25}
+
+    def due_of(vehicle_id, of, ref):
+        assert (vehicle_id, of) == ("car", "presence")
+        return asked[ref]
+
+    assert [record["body"]["ref"] for record in heap.due(20, due_of)] == ["b"]
+    assert heap.due(24, due_of) == []
+    assert [record["body"] for record in heap.due(25, due_of)] == [
+        {"of": "presence", "ref": "c", "due": 25}
+    ]
     assert len(heap) == 0
 
 
@@ -106,30 +136,11 @@ def test_deadlines_come_once_in_time_and_the_earliest_wins(entries):
         earliest[ref + kind] = min(due, earliest.get(ref + kind, due))
     told = {}
     for now in range(51):
-        for record in heap.due(now):
-            assert record["body"]["due"] == now
+        for record in heap.due(now, at_once):
             assert record["body"]["ref"] not in told
             told[record["body"]["ref"]] = now
     assert told == earliest
     assert len(heap) == 0
-
-
-def test_the_index_has_counted_fields_and_indexed_signals():
-    """What lists filter by: presence, health, attributes, the catalogue's indexed signals."""
-    twin = {
-        "attributes": {"fleet": "berlin", "vin": "secret"},
-        "presence": {"state": "online"},
-        "health": {"state": "alarm"},
-        "reported": {"coolant_temp": {"v": 91.5}, "throttle_pos": {"v": 0.1}},
-    }
-    assert index_of(twin) == {
-        "presence": "online",
-        "health": "alarm",
-        "fleet": "berlin",
-        "model": "",
-        "firmware": "",
-        "coolant_temp": 91.5,
-    }
 
 
 @pytest.mark.parametrize(
@@ -149,61 +160,101 @@ def test_the_index_has_counted_fields_and_indexed_signals():
 def test_a_forged_time_of_arrival_counts_as_absent(headers, timestamp, arrival):
     """A header or timestamp that no ULID can hold must not end the worker."""
     message = SimpleNamespace(headers=headers, timestamp=timestamp)
-    assert agents._arrival(message) == arrival
+    assert agents.arrival(message) == arrival
 
 
-def record(topic, vehicle_id, value, offset, partition=None):
-    """A Kafka record as aiokafka gives it."""
-    if partition is None:
-        partition = partition_of(vehicle_id.encode(), 4)
-    return SimpleNamespace(
-        topic=topic, partition=partition, offset=offset, timestamp=T0 + offset,
-        key=vehicle_id.encode(), value=value, headers=(),
-    )  # fmt: skip
+def decide(worker, *records):
+    batch, end = worker.owner.decide(records, 0)
+    assert end == len(records)
+    return batch
 
 
-def telemetry(vehicle_id, number):
-    return codec.encode_telemetry(Telemetry(vehicle_id, T0 + number, 1, number, {"speed": 1.5}))
-
-
-def owner():
-    return agents.Owner({}, Book({}), Deadlines(), None, None, Context(), 4)
-
-
-def test_a_deletion_is_told_even_when_the_same_batch_makes_the_twin_again():
+def test_a_deletion_is_told_even_when_the_same_batch_makes_the_twin_again(worker):
     """The batch names the deletion and the new twin, which begins at revision 1."""
-    request = {
-        "request_id": "r", "kind": "delete", "vehicle_id": "car-1", "at": T0, "by": "t", "body": {},
-    }  # fmt: skip
-    owned = owner()
-    owned.decide([record("telemetry", "car-1", telemetry("car-1", n), n) for n in range(5)])
-    batch = owned.decide(
-        [
-            record("requests", "car-1", codec.dump(request), 1),
-            record("telemetry", "car-1", telemetry("car-1", 9), 9),
-        ]
-    )
-    assert batch.deleted == {"car-1"}
-    assert batch.twins["car-1"]["revision"] == 1
+    decide(worker, *(telemetry(n) for n in range(5)))
+    batch = decide(worker, request(1, "delete", {}), telemetry(9))
+    assert batch.deleted == {CAR: {"telemetry": [0, 4], "requests": [0, 1]}}
+    assert batch.twins[CAR]["revision"] == 1
+    assert batch.twins[CAR]["applied"] == {"requests": [0, 1], "telemetry": [0, 9]}
     assert [reply["status"] for reply in batch.replies] == [204]
 
 
-def test_a_record_on_the_wrong_partition_is_set_aside():
+def test_a_deleted_twin_that_is_asked_for_again_in_the_same_batch_stays_deleted(worker):
+    """The refusal must not take the place of the tombstone."""
+    decide(worker, telemetry(0))
+    batch = decide(worker, request(1, "delete", {}), request(2, "desired", {}))
+    assert batch.twins == {CAR: None}
+    assert batch.deleted == {CAR: {"telemetry": [0, 0], "requests": [0, 2]}}
+    assert [reply["status"] for reply in batch.replies] == [204, 404]
+
+
+def test_a_refusal_without_a_twin_is_not_decided_again(worker):
+    """After a kill there may be a twin, and then the answer would be another one."""
+    asked = request(3, "desired", {"op": "patch", "value": {"a": 1}})
+    batch = decide(worker, asked)
+    assert (batch.twins, [reply["status"] for reply in batch.replies]) == ({CAR: None}, [404])
+    again = decide(worker, telemetry(0), asked)
+    assert again.replies == []
+    assert again.twins[CAR]["desired"]["version"] == 0
+
+
+def test_what_is_no_twins_and_tells_nothing_leaves_no_trace(worker):
+    """A late delivery of a deleted twin needs no record of `twins`."""
+    delivery = {"id": "d", "kind": "desired", "ref": "1", "session": 1, "state": "sent", "at": T0}
+    assert decide(worker, record("deliveries", delivery, 0)).twins == {}
+
+
+def test_a_record_on_the_wrong_partition_is_set_aside(worker):
     """A producer with another partitioner must not make a second twin under a second owner."""
-    right = partition_of(b"car-1", 4)
-    batch = owner().decide(
-        [record("telemetry", "car-1", telemetry("car-1", 1), 1, (right + 1) % 4)]
-    )
+    worker.owner.parts[1] = Owned(1, 1)
+    batch = decide(worker, telemetry(1, partition=1))
     assert batch.twins == {}
     assert [error.reason for _, error in batch.rejected] == ["wrong_partition"]
 
 
-def test_a_record_seen_before_changes_nothing():
+def test_a_record_seen_before_changes_nothing(worker):
     """The same offsets again give an empty batch."""
-    owned = owner()
-    records = [record("telemetry", "car-1", telemetry("car-1", n), n) for n in range(5)]
-    first = owned.decide(records)
-    before = codec.dump(first.twins["car-1"])
-    again = owned.decide(records)
-    assert (again.twins, again.changes) == ({}, [])
-    assert codec.dump(first.twins["car-1"]) == before
+    records = [telemetry(n) for n in range(5)]
+    first = decide(worker, *records)
+    before = document.dump(first.twins[CAR])
+    again = decide(worker, *records)
+    assert (again.twins, again.outboxes) == ({}, {})
+    assert document.dump(first.twins[CAR]) == before
+
+
+def test_a_batch_is_cut_when_a_vehicles_outbox_is_full(worker):
+    """So that no record of `twins` is larger than Kafka takes; the rest is decided next."""
+    decide(worker, telemetry(0))
+    value = {f"k{n}": "x" * 1000 for n in range(20)}
+    records = [request(n, "desired", {"op": "put", "value": {**value, "n": n}}) for n in range(60)]
+    ends, end = [], 0
+    while end < len(records):
+        batch, end = worker.owner.decide(records, end)
+        ends.append(end)
+        (outbox,) = batch.outboxes.values()
+        assert len(outbox.dump()) < MAX_BYTES + 100_000
+    assert len(ends) > 2
+    assert worker.owner.parts[0].twins[CAR]["desired"]["version"] == 60
+
+
+def test_what_is_durable_waits_for_what_is_decided(worker):
+    """While a bad record of a batch is being set aside, its twins are ahead of the changelog."""
+
+    async def test():
+        worker.owner.parts.clear()
+        await worker.restore()
+        await worker.take(telemetry(0))
+        worker.producer.frozen = True
+        bad = record("telemetry", b"x", 2)
+        taking = asyncio.create_task(worker.take(telemetry(1), bad))
+        await asyncio.sleep(0.02)
+        assert worker.owner.parts[0].twins[CAR]["revision"] == 2
+        durable = asyncio.create_task(worker.owner.durable())
+        await asyncio.sleep(0.02)
+        assert not durable.done()
+        worker.producer.frozen = False
+        await durable
+        assert worker.kafka.newest("twins", CAR)["revision"] == 2
+        assert await taking
+
+    run(test)

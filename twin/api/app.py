@@ -15,6 +15,8 @@ from twin.api import (
     documented,
     page,
     routes_commands,
+    routes_decisions,
+    routes_explain,
     routes_fleet,
     routes_later,
     routes_process,
@@ -29,6 +31,17 @@ from twin.kit import logs
 from twin.wire.errors import WireError
 
 log = logs.get(__name__)
+
+_ROUTES = (
+    routes_twins,
+    routes_explain,
+    routes_commands,
+    routes_decisions,
+    routes_fleet,
+    routes_later,
+    routes_process,
+    page,
+)
 
 Opener = Callable[[], AbstractAsyncContextManager[Services]]
 
@@ -55,7 +68,7 @@ def create_app(opener: Opener) -> FastAPI:
         redoc_url=None,
         exception_handlers=_HANDLERS,
     )
-    for module in (routes_twins, routes_commands, routes_fleet, routes_later, routes_process, page):
+    for module in _ROUTES:
         app.include_router(module.router)
     app.add_middleware(Observe)
     app.openapi = partial(documented.document, app)  # type: ignore[method-assign]
@@ -72,7 +85,8 @@ def _bad_wire(request: Request, error: Exception) -> Response:
 
 
 def _no_store(request: Request, error: Exception) -> Response:
-    log.warning("read model away", error=str(error))
+    # Readiness logs that Redis is away, once; here it would be a line for every read.
+    log.debug("read model away", error=str(error))
     detail = "the read model (Redis) does not answer; try again"
     refusal = Problem("store_unavailable", detail, headers={"Retry-After": "1"})
     return answers.problem(refusal, request.url.path)

@@ -6,7 +6,7 @@ its open commands) only the owner can judge.
 """
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Literal
 
 import orjson
 from fastapi import Request
@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, RootModel, StringConstraints,
 
 from twin.api.problems import Problem
 from twin.wire.codec import MAX_MESSAGE_BYTES
+from twin.wire.records import FREE_LANE
 
 MERGE_PATCH: Final = "application/merge-patch+json"
 JSON: Final = "application/json"
@@ -38,7 +39,19 @@ class CommandBody(BaseModel):
     ttl_s: int = Field(
         default=3600, ge=1, le=604_800, description="life of the command in seconds, at most 7 days"
     )
-    lane: Name = Field(default="default", description="commands of one lane keep their order")
+    lane: Name = Field(
+        default=FREE_LANE,
+        description="the commands of a lane go to the car one after the other, each when the one before"
+        f" has ended; those of {FREE_LANE} (no lane) do not wait",
+    )
+
+
+class ApprovalBody(BaseModel):
+    """An answer to a rule that awaits approval."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    verdict: Literal["approve", "refuse"]
 
 
 class AttributesBody(RootModel[dict[str, str]]):
@@ -74,6 +87,15 @@ async def read_command(request: Request) -> CommandBody:
         raise Problem("too_large", f"args of {size} bytes; at most {MAX_ARGS_BYTES} are accepted")
     check_shape(body.args, "args")
     return body
+
+
+async def read_approval(request: Request) -> ApprovalBody:
+    """An answer, checked. Raises `Problem`."""
+    value = await read_object(request, JSON)
+    try:
+        return ApprovalBody.model_validate(value)
+    except ValidationError as error:
+        raise invalid_body(error, ApprovalBody) from error
 
 
 async def read_attributes(request: Request) -> dict[str, str]:

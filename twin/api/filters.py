@@ -3,8 +3,9 @@
     filter = condition *(" and " condition);  condition = field op value
     op     = eq | ne | gt | ge | lt | le;     value = a word, or "text in quotes" (JSON escapes)
 
-Only indexed fields can be asked for, so that a list never has to read whole documents. A signal
-that a car does not have fulfils no condition but `ne`.
+Only indexed fields can be asked for, so that a list never has to look at all twins. A number that a
+car does not have fulfils no condition but `ne`. What a condition says is judged by the document; its
+selector is what the index can say to it, and never leaves out a twin that fulfils it.
 """
 
 import math
@@ -17,13 +18,12 @@ from typing import Any, Final, get_args
 import orjson
 
 from twin.api.problems import Problem
-from twin.wire.catalogue import INDEXED
-from twin.wire.keys import COUNTED
+from twin.api.selectors import Between, Having, Selector
+from twin.wire.keys import COUNTED, LAG, NUMBERS, OPEN_COMMANDS
 from twin.wire.records import HealthState, PresenceState
 
 MAX_CHARS: Final = 1000
-FIELDS: Final = (*COUNTED, *INDEXED)
-SORTS: Final = ("vehicle_id", "-vehicle_id")
+FIELDS: Final = (*COUNTED, *NUMBERS)
 
 _WORDS: Final[dict[str, tuple[str, ...]]] = {
     "presence": get_args(PresenceState),
@@ -42,7 +42,7 @@ _TOKEN: Final = re.compile(r'\s*(?:("(?:[^"\\]|\\.)*")|([^\s"]+))(?=\s|$)')
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """One comparison; `value` is a number for signals, text otherwise."""
+    """One comparison; `value` is a number where the field is one, text otherwise."""
 
     field: str
     op: str
@@ -62,6 +62,19 @@ class Condition:
             if self.op not in ("eq", "ne") and None not in numbers:
                 return _OPERATORS[self.op](*numbers)
         return _OPERATORS[self.op](actual, wanted)
+
+    def selector(self) -> Selector | None:
+        """What the index can say to it; None when that would not be all of them."""
+        wanted = self.value
+        if isinstance(wanted, str):
+            return Having(self.field, wanted) if self.op == "eq" else None
+        none_open = self.field == OPEN_COMMANDS and self.holds({OPEN_COMMANDS: 0})
+        if self.op == "ne" or none_open:
+            return None
+        lag = LAG[self.field]
+        low = wanted - lag if self.op in ("eq", "gt", "ge") else -math.inf
+        high = wanted + lag if self.op in ("eq", "lt", "le") else math.inf
+        return Between(self.field, low, high)
 
 
 def parse(text: str) -> tuple[Condition, ...]:
@@ -84,23 +97,6 @@ def parse(text: str) -> tuple[Condition, ...]:
     return tuple(conditions)
 
 
-def descending(sort: str) -> bool:
-    """Whether the ids are listed backwards; raises `Problem` invalid_sort or not_available_yet."""
-    if sort in SORTS:
-        return sort.startswith("-")
-    if sort.removeprefix("-") in FIELDS:
-        raise Problem(
-            "not_available_yet",
-            f"sort={sort}: the order of an indexed field is not available yet; sortable today:"
-            f" {', '.join(SORTS)}",
-        )
-    raise Problem(
-        "invalid_sort",
-        f"sort={sort[:80]!r} is not accepted; sortable: {', '.join(SORTS)}; indexed fields (not"
-        f" available yet): {', '.join(FIELDS)}",
-    )
-
-
 def _condition(field: str, op: str, value: str) -> Condition:
     if field not in FIELDS:
         raise _refused(f"{field[:80]!r} cannot be filtered by; indexed fields: {', '.join(FIELDS)}")
@@ -115,7 +111,7 @@ def _condition(field: str, op: str, value: str) -> Condition:
         raise _refused(f"{value[:80]} is no text in quotes with JSON escapes") from error
     if words and text not in words:
         raise _refused(f"{field} is never {text[:80]!r}; values: {', '.join(words)}")
-    if field in INDEXED:
+    if field in NUMBERS:
         number = None if quoted else _number(text)
         if number is None:
             raise _refused(f"{field} is compared with {value[:80]!r}; a number is accepted")

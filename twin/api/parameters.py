@@ -11,10 +11,12 @@ from typing import Annotated, Final
 from fastapi import Depends, Header, Path, Query
 from pydantic import BaseModel, ConfigDict, Field
 
+from twin.api.filters import FIELDS
 from twin.api.problems import Problem
 from twin.api.services import Services
 from twin.api.tokens import decode_token
 from twin.wire.ids import check_vehicle_id, vehicle_of
+from twin.wire.pointer import MAX_CHARS
 
 _POLL_S: Final = 0.04
 _KEY: Final = re.compile(r"[\x21-\x7e]{1,255}")
@@ -48,6 +50,20 @@ class TwinQuery(_Query):
     at: Annotated[str | None, Field(description="time travel; not available yet (501)")] = None
 
 
+class ExplainQuery(_Query):
+    """Of an explanation."""
+
+    path: Annotated[
+        str,
+        Field(
+            min_length=1,
+            max_length=MAX_CHARS,
+            description="reported.coolant_temp, or as a JSON pointer: /reported/coolant_temp",
+        ),
+    ]
+    after: After = None
+
+
 class DesiredQuery(_Query):
     """Of a desired document."""
 
@@ -59,11 +75,14 @@ class ListQuery(_Query):
 
     filter: Annotated[
         str | None,
-        Field(description="conditions on indexed fields, e.g. health eq alarm and speed gt 20"),
+        Field(
+            description="conditions on indexed fields joined by and, e.g. health eq alarm and speed gt"
+            f" 20; operators eq ne gt ge lt le; fields: {', '.join(FIELDS)}"
+        ),
     ] = None
     sort: Annotated[
         str,
-        Field(description="vehicle_id or -vehicle_id; indexed fields are not available yet (501)"),
+        Field(description="vehicle_id or an indexed field; with a minus from the greatest down"),
     ] = "vehicle_id"
     limit: Limit = 25
     cursor: Cursor = None
@@ -87,19 +106,21 @@ class LatestQuery(_Query):
 
 NoParameters = Annotated[NoQuery, Query()]
 
+# Coroutines, though they wait for nothing: the framework gives a plain function to another thread.
 
-def _vehicle_id(
+
+async def _vehicle_id(
     vehicle_id: Annotated[str, Path(description="1 to 64 of A-Z a-z 0-9 . _ -")],
 ) -> str:
     return check_vehicle_id(vehicle_id)
 
 
-def _command_id(command_id: Annotated[str, Path(description="<vehicle id>.<ULID>")]) -> str:
+async def _command_id(command_id: Annotated[str, Path(description="<vehicle id>.<ULID>")]) -> str:
     vehicle_of(command_id)
     return command_id
 
 
-def _key(
+async def _key(
     idempotency_key: Annotated[
         str | None,
         Header(
@@ -118,7 +139,7 @@ def _key(
     )
 
 
-def _traceparent(traceparent: Annotated[str | None, Header()] = None) -> str | None:
+async def _traceparent(traceparent: Annotated[str | None, Header()] = None) -> str | None:
     # W3C Trace Context: a value that is not understood is ignored.
     return traceparent if traceparent and _TRACEPARENT.fullmatch(traceparent) else None
 

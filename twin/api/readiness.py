@@ -48,7 +48,8 @@ class Readiness:
         kafka = await asyncio.to_thread(log_fault)
         if kafka is not None:
             faults["kafka"] = kafka
-        if faults != self._faults:
+        # The words of a fault change while it lasts (refused, timed out); its part does not.
+        if faults.keys() != self._faults.keys():
             if faults:
                 log.warning("not ready", **faults)
             else:

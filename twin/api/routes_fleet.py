@@ -11,11 +11,14 @@ from twin.api.documented import problems
 from twin.api.parameters import NoParameters
 from twin.api.problems import CODES
 from twin.api.services import Needs
-from twin.wire.catalogue import SIGNALS
+from twin.wire.catalogue import INDEXED, SIGNALS
 
 router = APIRouter(tags=["fleet"])
 
 _ALARMS: Final = 50
+_VALUES: Final = 100
+_PERCENTS: Final = (5, 50, 95, 99)
+_NAMES: Final = tuple(f"p{percent}" for percent in _PERCENTS)
 _CATALOGUE: Final = orjson.dumps(
     {
         "items": [
@@ -49,16 +52,21 @@ _PROBLEMS: Final = orjson.dumps(
     responses={200: {"model": shapes.shape(shapes.Fleet)}, **problems(503)},
 )
 async def get_fleet(request: Request, needs: Needs, _query: NoParameters) -> Response:
-    """Twins in total and by presence, health, fleet, model and firmware; the newest 50 alarms.
+    """Twins in total and by presence, health, fleet, model and firmware (the 100 most frequent values
+    of each); percentiles of the indexed signals; the newest 50 alarms.
 
-    Kept by the twins' owners as they write, so the cost does not depend on the fleet's size.
-    Percentiles of indexed signals are part of the contract and not available yet.
+    Kept by the twins' owners as they write, so the cost hardly depends on the fleet's size.
     """
-    total, counts = await needs.reader.counts()
+    total, counts = await needs.reader.counts(_VALUES)
+    percentiles = await needs.reader.percentiles(INDEXED, _PERCENTS)
     alarms = await needs.reader.alarms(_ALARMS)
     fleet = {
         "total": total,
         **counts,
+        "signals": {
+            name: {"twins": count, **dict(zip(_NAMES, scores, strict=False))}
+            for name, (count, scores) in percentiles.items()
+        },
         "alarms": [{"vehicle_id": vehicle_id, "since": since} for vehicle_id, since in alarms],
     }
     return answers.document(request, orjson.dumps(fleet))

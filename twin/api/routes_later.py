@@ -14,7 +14,6 @@ _CALLS: Final = (
     ("GET", "/v1/twins/{vehicle_id}/events", "Changes of a twin as they happen (SSE)"),
     ("GET", "/v1/events", "Changes of the fleet as they happen (SSE)"),
     ("GET", "/v1/twins/{vehicle_id}/history", "A signal over time"),
-    ("GET", "/v1/twins/{vehicle_id}/explain", "The record, rule or model behind a value"),
     ("GET", "/v1/rejected", "Records that could not be accepted"),
     ("GET", "/v1/rejected/{rejected_id}", "A rejected record"),
     ("POST", "/v1/rejected/{rejected_id}/redrive", "Send a rejected record again"),

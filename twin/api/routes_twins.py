@@ -6,7 +6,7 @@ import orjson
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
 
-from twin.api import answers, bodies, etags, fields, filters, listing, shapes, tokens
+from twin.api import answers, bodies, etags, fields, filters, listing, order, shapes
 from twin.api.documented import body_of, problems
 from twin.api.parameters import (
     DesiredQuery,
@@ -34,24 +34,25 @@ _DESIRED: dict[int | str, dict[str, Any]] = {
 @router.get(
     "/v1/twins",
     summary="List twins",
-    responses={200: {"model": shapes.shape(shapes.TwinPage)}, **problems(400, 501, 503, 504)},
+    responses={200: {"model": shapes.shape(shapes.TwinPage)}, **problems(400, 503, 504)},
 )
 async def list_twins(
     request: Request, needs: Needs, query: Annotated[ListQuery, Query()]
 ) -> Response:
-    """Filtered by indexed fields, in the order of vehicle ids, stable under change."""
+    """Filtered and sorted by indexed fields, stable under change.
+
+    `next_cursor` is null on the last page and nowhere else: where a filter is met by few of very many
+    twins a page may have less than `limit` items, even none, and there is still more.
+    """
     conditions = filters.parse(query.filter) if query.filter is not None else ()
-    descending = filters.descending(query.sort)
+    by = order.parse(query.sort)
     wanted = fields.parse(query.fields) if query.fields is not None else None
-    after = tokens.decode_cursor(query.cursor) if query.cursor is not None else None
+    after = by.decode(query.cursor) if query.cursor is not None else None
     await wait_until_visible(needs, query.after)
-    ids, more = await listing.select(
-        needs.reader, conditions, after=after, descending=descending, limit=query.limit
-    )
-    documents = await needs.reader.documents(ids)
+    documents, place = await listing.select(needs.reader, conditions, by, after, query.limit)
     if wanted is not None:
         documents = [_projected(document, wanted) for document in documents]
-    cursor = tokens.encode_cursor(ids[-1]) if more else None
+    cursor = by.encode(place) if place is not None else None
     return answers.document(request, answers.page(documents, cursor))
 
 
@@ -198,19 +199,17 @@ async def _change_desired(
     trace: str | None,
 ) -> Response:
     version = etags.desired_version(if_match)
-    if version == etags.ANY:
-        if await needs.reader.revision(vehicle_id) is None:
-            raise Problem("version_mismatch", f"If-Match: * and no twin of {vehicle_id} exists")
-        version = None
     wish = Wish(
         "desired",
         vehicle_id,
         {"op": op, "value": value},
-        if_match=version,
+        if_match=None if version == etags.ANY else version,
         key=key,
         traceparent=trace,
     )
     decision = await needs.requests.ask(wish)
+    if version == etags.ANY and decision.reply.get("code") == "twin_not_found":
+        raise Problem("version_mismatch", f"If-Match: * and no twin of {vehicle_id} exists")
     headers = {}
     if "version" in decision.reply["body"]:
         headers["ETag"] = etags.of_desired(decision.reply["body"]["version"])

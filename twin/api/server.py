@@ -25,6 +25,9 @@ log = logs.get(__name__)
 _DRAIN_S = 8
 """Requests in flight get this long at the end; a decision takes 5 s at most."""
 _BACKLOG = 2048
+_KEEP_ALIVE_S = 75
+"""Longer than proxies and clients keep an idle connection (60 s and less): whoever closes first must not
+be the one who is just being asked."""
 
 
 class ApiAddressUnusable(CartwinError):
@@ -46,6 +49,7 @@ def main() -> int:
             access_log=False,
             server_header=False,
             backlog=_BACKLOG,
+            timeout_keep_alive=_KEEP_ALIVE_S,
             timeout_graceful_shutdown=_DRAIN_S,
         )
     )

@@ -65,7 +65,8 @@ async def open_services(settings: ApiSettings, readiness: Readiness) -> AsyncIte
         await reader.close()
 
 
-def _of_request(request: Request) -> Services:
+async def _of_request(request: Request) -> Services:
+    # A coroutine, or the framework would ask another thread for it.
     return cast(Services, request.app.state.services)
 
 

@@ -4,7 +4,10 @@ Answers go out as stored, so these models serve documentation only; being made f
 `twin.wire.records` they cannot differ from it.
 """
 
-from functools import cache
+from collections.abc import Mapping
+from functools import cache, reduce
+from operator import or_
+from types import UnionType
 from typing import Any, NotRequired, TypedDict, get_args, get_origin, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, create_model
@@ -32,9 +35,12 @@ def _translated(hint: Any) -> Any:
     if is_typeddict(hint):
         return shape(hint)
     origin = get_origin(hint)
+    arguments = tuple(_translated(argument) for argument in get_args(hint))
+    if origin is Mapping:
+        origin = dict
     if origin in (list, dict):
-        return origin[tuple(_translated(argument) for argument in get_args(hint))]
-    return hint
+        return origin[arguments]
+    return reduce(or_, arguments) if origin is UnionType else hint
 
 
 def _config(record: type) -> ConfigDict:
@@ -68,7 +74,7 @@ class DesiredView(TypedDict):
 
 
 class TwinPage(TypedDict):
-    """One page of twins; `next_cursor` is null on the last."""
+    """One page of twins; `next_cursor` is null on the last, and only there."""
 
     items: list[records.Twin]
     next_cursor: str | None
@@ -88,8 +94,22 @@ class Alarm(TypedDict):
     since: int
 
 
+class Percentiles(TypedDict):
+    """How many twins have a signal, and the numbers that 5, 50, 95, 99 % of them do not exceed.
+
+    Absent where no twin has it. The index lags a little behind: coolant_temp at most 1 degC, speed 1 m/s,
+    battery_percentage 0.01, engine_vibration_amplitude 20 mV.
+    """
+
+    twins: int
+    p5: NotRequired[float]
+    p50: NotRequired[float]
+    p95: NotRequired[float]
+    p99: NotRequired[float]
+
+
 class Fleet(TypedDict):
-    """Numbers of twins, in total and by value; the newest alarms."""
+    """Numbers of twins, in total and by value (the 100 most frequent); the newest alarms."""
 
     total: int
     presence: dict[str, int]
@@ -97,6 +117,7 @@ class Fleet(TypedDict):
     fleet: dict[str, int]
     model: dict[str, int]
     firmware: dict[str, int]
+    signals: dict[str, Percentiles]
     alarms: list[Alarm]
 
 

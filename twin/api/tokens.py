@@ -30,7 +30,7 @@ class Token:
 
     def encode(self) -> str:
         """The header value."""
-        return _encode(f"{_GONE if self.gone else ''}{self.revision}/{self.vehicle_id}")
+        return encode_text(f"{_GONE if self.gone else ''}{self.revision}/{self.vehicle_id}")
 
     def seen_in(self, revision: int | None) -> bool:
         """Whether a view with `revision` (None: no such twin) shows it."""
@@ -42,10 +42,10 @@ class Token:
 def decode_token(text: str) -> Token:
     """Raises `Problem` invalid_token."""
     try:
-        number, slash, vehicle_id = _decode(text).partition("/")
+        number, slash, vehicle_id = decode_text(text).partition("/")
         gone = number.startswith(_GONE)
         digits = number.removeprefix(_GONE)
-        if not slash or not digits.isdecimal() or len(digits) > 18:
+        if not slash or not (digits.isascii() and digits.isdecimal()) or len(digits) > 18:
             raise ValueError("no number and id")
         return Token(check_vehicle_id(vehicle_id), int(digits), gone)
     except (ValueError, Misaddressed) as error:
@@ -57,13 +57,13 @@ def decode_token(text: str) -> Token:
 
 def encode_cursor(last_id: str) -> str:
     """A cursor that continues behind `last_id` (a vehicle or command id)."""
-    return _encode(last_id)
+    return encode_text(last_id)
 
 
 def decode_cursor(text: str) -> str:
     """The id behind a cursor; raises `Problem` invalid_cursor."""
     try:
-        return check_cursor_id(_decode(text))
+        return check_cursor_id(decode_text(text))
     except (ValueError, Misaddressed) as error:
         raise Problem(
             "invalid_cursor",
@@ -80,18 +80,19 @@ def check_cursor_id(text: str) -> str:
     return check_vehicle_id(text)
 
 
-def _encode(text: str) -> str:
-    return base64.urlsafe_b64encode(text.encode("ascii")).decode("ascii").rstrip("=")
+def encode_text(text: str) -> str:
+    """Any text as characters that need no escaping in an address."""
+    return base64.urlsafe_b64encode(text.encode()).decode("ascii").rstrip("=")
 
 
-def _decode(text: str) -> str:
-    """Strict: only what `_encode` makes. Raises ValueError."""
-    if len(text) > _MAX_CHARS:
+def decode_text(text: str, most: int = _MAX_CHARS) -> str:
+    """Strict: only what `encode_text` makes, of at most `most` characters. Raises ValueError."""
+    if len(text) > most:
         raise ValueError("too long")
     try:
-        plain = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)).decode("ascii")
+        plain = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)).decode()
     except (binascii.Error, UnicodeError) as error:
         raise ValueError("not base64url of text") from error
-    if _encode(plain) != text:
+    if encode_text(plain) != text:
         raise ValueError("not canonical")
     return plain

@@ -6,6 +6,9 @@ Every bench prints one JSON line {"bench","ok","machine","params","results","rat
 import os
 import platform
 import random
+import signal
+import subprocess
+import sys
 import threading
 from collections import defaultdict
 from pathlib import Path
@@ -17,7 +20,7 @@ import typer
 from confluent_kafka import Consumer, TopicPartition
 
 from twin.cli import output
-from twin.cli.loop import Loop, Plan, last_json, now_ms, percentiles
+from twin.cli.loop import ROOT, Loop, Plan, last_json, now_ms, percentiles
 from twin.cli.up import Mqtt
 from twin.kit import kafka
 from twin.local import LocalError
@@ -25,6 +28,12 @@ from twin.local.options import FREE_PORTS
 
 app = typer.Typer(no_args_is_help=True, help="Measure; every figure in README comes from here.")
 
+_PROGRAMS: Final = {
+    "twin": "CPU a message and rate of the twin worker, beside Faust, Quix and Kafka Streams.",
+    "recovery": "Kill a worker under load: seconds until it is served again, nothing lost or doubled.",
+    "memory": "Resident bytes a twin, in the worker and in Redis.",
+}
+"""Benches that are programs of load-test/; `--help` is answered by the program itself."""
 _TOPICS: Final = ("twins", "scores", "ledger")
 _PINGS_PER_S: Final = 2
 
@@ -39,7 +48,7 @@ def loop(
     cars: Annotated[int, typer.Option(min=10, max=1000)] = 200,
     seconds: Annotated[int, typer.Option(min=30, help="Measured time, after training.")] = 90,
     mqtt: Annotated[Mqtt, typer.Option(help="MQTT broker to start.")] = Mqtt.AUTO,
-    data_dir: Annotated[Path, typer.Option(help="Emptied at start.")] = Path(".cartwin-bench"),
+    data_dir: Annotated[Path, typer.Option(help="Emptied at start.")] = Path(".cartwin-bench/loop"),
     json: Annotated[bool, typer.Option("--json", help="Only the JSON line.")] = False,
 ) -> None:
     """Latency of the loop in ms: sensor to twin, sensor to score, score to command, round trip.
@@ -83,6 +92,37 @@ def loop(
         }
     )
     raise typer.Exit(output.MISSED if problems else output.OK)
+
+
+def _forward(name: str):  # type: ignore[no-untyped-def]  # noqa: ANN202 - typer reads the signature
+    program = ROOT / "load-test" / f"bench_{name}.py"
+
+    def command(context: typer.Context) -> None:
+        if not program.exists():
+            output.fail(f"{program} is not there: benches run from a checkout", output.USAGE)
+        raise typer.Exit(_run([sys.executable, str(program), *context.args]))
+
+    return command
+
+
+def _run(argv: list[str]) -> int:
+    """Exit code of a program that ends with us: what it started ends with it."""
+    child = subprocess.Popen(argv, env={**os.environ, "PYTHONPATH": str(ROOT)})  # noqa: S603
+    signal.signal(signal.SIGTERM, lambda *_: child.terminate())
+    while True:
+        try:
+            return child.wait()
+        except KeyboardInterrupt:
+            continue  # a terminal tells both; the program stops what it started, and then ends
+
+
+for _name, _text in _PROGRAMS.items():
+    app.command(
+        _name,
+        help=_text + " `--help` lists its options.",
+        add_help_option=False,
+        context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
+    )(_forward(_name))
 
 
 def _measure(running: Loop, seconds: int, say: Any) -> tuple[dict[str, Any], list[str]]:

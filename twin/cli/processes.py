@@ -11,6 +11,7 @@ import typer
 from twin.cli import endpoints
 
 _COMMANDS: Final = {
+    "rebuild-view": "Make the read model in Redis anew from Kafka, while workers run, and compare.",
     "simulate": "Write a seeded history of cars, some of which fail, into Kafka.",
     "train": "Train autoencoder and LSTM from the Kafka log (tensorflow-io) and publish them.",
     "evaluate": "Measure a stored model on a topic, beside plain baselines.",
@@ -25,6 +26,7 @@ def environment() -> dict[str, str]:
         found = endpoints.find([data_dir])
         if found is not None:
             env.setdefault("KAFKA_BOOTSTRAP", found.kafka)
+            env.setdefault("REDIS_URL", found.redis)
             env.setdefault("MODEL_STORE", str((data_dir / "models").resolve()))
             return env
     env.setdefault("MODEL_STORE", str(Path(".cartwin/models").resolve()))
@@ -46,7 +48,8 @@ def _forward(name: str):  # type: ignore[no-untyped-def]  # noqa: ANN202 - typer
     def command(context: typer.Context) -> None:
         # `cartwin models` lists; `cartwin models promote VERSION` and the like go through.
         words = (context.args or ["list"]) if name == "models" else [name, *context.args]
-        arguments = [sys.executable, "-m", "models", *words]
+        package = "twin" if name == "rebuild-view" else "models"
+        arguments = [sys.executable, "-m", package, *words]
         try:
             code = subprocess.run(arguments, env=environment(), check=False).returncode  # noqa: S603
         except KeyboardInterrupt:

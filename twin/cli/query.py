@@ -58,11 +58,17 @@ def list_(
     filter: Annotated[  # noqa: A002 - the API's name
         str | None, typer.Option(help="E.g. 'health eq alarm and fleet eq berlin'.")
     ] = None,
+    sort: Annotated[
+        str | None,
+        typer.Option(help="Indexed field, e.g. coolant_temp; -coolant_temp = from the top."),
+    ] = None,
     limit: Annotated[int, typer.Option(min=1, max=200)] = 25,
+    cursor: Annotated[str | None, typer.Option(help="Go on where the page before ended.")] = None,
     api: Api = None,
 ) -> None:
-    """Print one line per twin."""
-    params: dict[str, Any] = {"limit": limit} | ({"filter": filter} if filter else {})
+    """Print one line per twin; says when there are more."""
+    given = {"filter": filter, "sort": sort, "cursor": cursor}
+    params = {"limit": limit} | {name: value for name, value in given.items() if value}
     page = call(api, "GET", "/v1/twins", params=params)
     try:
         lines = [
@@ -78,6 +84,8 @@ def list_(
         output.fail(f"GET /v1/twins: no page of twins was answered: {str(page)[:200]}")
     for line in lines:
         output.result(line)
+    if page.get("next_cursor"):
+        output.say(f"There is more: --cursor {page['next_cursor']}")
 
 
 @app.command()

@@ -31,13 +31,28 @@ DOWNLINK_REFUSED = Counter("cartwin_downlink_refused_total", "Messages not taken
 TWIN_APPLIED = Counter("cartwin_twin_applied_total", "Records applied", ["topic"])
 TWIN_REPEATED = Counter("cartwin_twin_repeated_total", "Records seen before, skipped", ["topic"])
 TWIN_LATE = Counter("cartwin_twin_late_values_total", "Signal values older than the twin's")
+TWIN_DUPLICATES = Counter(
+    "cartwin_twin_duplicates_total", "Telemetry records that said again what the twin had"
+)
+TWIN_OUTDATED = Counter(
+    "cartwin_twin_outdated_total", "Records that said nothing new, by topic", ["topic"]
+)
 TWIN_REJECTED = Counter("cartwin_twin_rejected_total", "Records sent to rejected", ["reason"])
 TWIN_CHANGES = Counter("cartwin_twin_changes_total", "Semantic changes", ["kind"])
 TWIN_COUNT = Gauge("cartwin_twins", "Twins held by this worker")
 TWIN_COMMANDS = Counter("cartwin_commands_total", "Command transitions", ["state"])
 TWIN_DEADLINES = Gauge("cartwin_deadlines", "Deadlines waiting in this worker")
-TWIN_BATCH_SECONDS = Histogram(
-    "cartwin_twin_batch_seconds", "Batch taken to durable, viewed and told", buckets=_LATENCY
+TWIN_STEP_SECONDS = Histogram(
+    "cartwin_twin_step_seconds",
+    "From taking a batch to: changelog, copy, told, replied",
+    ["step"],
+    buckets=_LATENCY,
+)
+TWIN_WRITTEN_AGAIN = Counter(
+    "cartwin_twin_written_again_total", "Records written over a former owner's late ones"
+)
+TWIN_PAUSE_SECONDS = Gauge(
+    "cartwin_twin_pause_seconds", "Last pause of a partition: revoked to served", ["partition"]
 )
 TWIN_EVENT_AGE = Histogram(
     "cartwin_twin_event_age_seconds", "Car's clock to twin durable and visible", buckets=_LATENCY

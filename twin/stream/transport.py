@@ -8,14 +8,14 @@ Invariants (tests/integration/test_stream.py, on real Kafka):
 2. An offset is committed only after the agent called `Poll.done` for it, and only if no seek came in
    between. Faust's own acknowledgements, which also happen for skipped and failed events, count for
    nothing.
-3. One poll is in hand at a time, so memory is bounded by one poll and the client's prefetch, and a
-   slow agent is a paused consumer.
+3. At most `DEPTH` polls are out and not done, so memory is bounded by them and the client's prefetch,
+   and a slow agent is a paused consumer. Polls are done in the order in which they were handed over.
 
-Recovery of tables keeps Faust's path, record by record. It waits for every record up to the end of a
-changelog, so records of changelogs that are not passed on are read again, too.
+Changelogs are not consumed here: the app restores them by itself (`twin.stream.recovery`).
 """
 
 import asyncio
+from collections import deque
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
@@ -26,17 +26,21 @@ from faust.types import TP
 from faust.types.tuples import ConsumerMessage
 
 from twin.kit import logs
+from twin.stream.recovery import Restorer, Tables
 
 log = logs.get(__name__)
 
 # Seeks wait for the poll that is under way, so this bounds the pause of a rebalance, too.
 _POLL_TIMEOUT_S: Final = 0.25
 
+DEPTH: Final = 2
+"""Polls that are out at once: one is decided while the outputs of the one before it are told."""
+
 
 class Poll:
     """The records of one poll, in order per partition; the agent must call `done` when finished.
 
-    Until then nothing else comes: an agent that cannot finish ends the process, uncommitted.
+    An agent that cannot finish ends the process, uncommitted.
     """
 
     __slots__ = ("_consumer", "ends", "finished", "records", "seek")
@@ -53,7 +57,7 @@ class Poll:
 
     def begin(self) -> None:
         """The agent has it in hand: a rebalance waits for its end."""
-        self._consumer.in_hand = self
+        self._consumer.in_hand.append(self)
 
     def done(self) -> None:
         """Everything that follows from these records is durable: their offsets may be committed."""
@@ -65,7 +69,8 @@ class Consumer(driver.Consumer):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.in_hand: Poll | None = None
+        self.in_hand: deque[Poll] = deque()
+        self._out: deque[Poll] = deque()
         self._next: dict[TP, int] = {}
         self._finished: dict[TP, int] = {}
         self._holes: dict[TP, tuple[int, int]] = {}
@@ -78,15 +83,19 @@ class Consumer(driver.Consumer):
         self._finished.clear()
         # A hole of before may be the same again without being one.
         self._holes.clear()
+        self._out.clear()
         committed = await self.seek_to_committed()
         place = {ensure_TP(tp): offset for tp, offset in committed.items()}
-        place = {tp: offset for tp, offset in place.items() if not self._is_changelog(tp)}
         unknown = [tp for tp, offset in place.items() if offset is None]
         oldest: Mapping[TP, int] = await self.earliest_offsets(*unknown) if unknown else {}
         for tp, offset in place.items():
             self._next[tp] = oldest[tp] if offset is None else offset
         # Again, and now for all: what the fetcher delivered since the first seek was passed over.
         await self._reread(place)
+
+    def places(self) -> dict[TP, int]:
+        """Of each partition the offset of the next record, after `perform_seek`: what is committed."""
+        return dict(self._next)
 
     async def _drain_messages(self, fetcher: Any) -> None:
         try:
@@ -102,7 +111,6 @@ class Consumer(driver.Consumer):
                     # These may come from a place that we have left.
                     await self._reread(records)
                     continue
-                await self._restore(records, active)
                 await self._hand_over(records, active, seeks, generation)
         except self.consumer_stopped_errors:
             if not self.transport.app.should_stop:
@@ -111,29 +119,13 @@ class Consumer(driver.Consumer):
     def _moved(self, seeks: int, generation: int) -> bool:
         return seeks != self._seeks or generation != self.app.consumer_generation_id
 
-    async def _restore(self, records: Mapping[TP, list[Any]], active: Any) -> None:
-        """Records of changelogs, the way Faust's recovery takes them."""
-        for tp, batch in records.items():
-            if not self._is_changelog(tp):
-                continue
-            if active is not None and tp not in active:
-                await self._reread([tp])
-                continue
-            for record in batch:
-                await self.wait_first(
-                    self.callback(self._to_message(tp, record)), self.suspend_flow.wait()
-                )
-                if self.suspend_flow.is_set():
-                    return  # a rebalance: recovery seeks to what it has
-                self._read_offset[tp] = record.offset
-
     async def _hand_over(
         self, records: Mapping[TP, list[Any]], active: Any, seeks: int, generation: int
     ) -> None:
-        """Make one event of the poll and wait until the agent is done with it."""
+        """Make one event of the poll and wait until there is room for another."""
         poll = Poll([], {}, seeks, self)
         for tp, batch in records.items():
-            if self._is_changelog(tp) or tp not in self._next:
+            if tp not in self._next:
                 continue
             if active is not None and tp not in active:
                 await self._reread([tp])
@@ -154,14 +146,16 @@ class Consumer(driver.Consumer):
             tp.topic, tp.partition, poll.ends[tp] - 1, 0.0, 0, None, None, value, None,
             serialized_key_size=0, serialized_value_size=0, tp=tp, generation_id=generation,
         )  # fmt: skip
+        self._out.append(poll)
         await self.wait_first(self.callback(message), self.suspend_flow.wait())
         del message
         # Faust drops the event without a word when a rebalance came between: then a seek follows.
-        while not (poll.finished.is_set() or self.should_stop or self._moved(seeks, generation)):
+        while len(self._out) >= DEPTH and not (self.should_stop or self._moved(seeks, generation)):
+            first = self._out[0]
             await self.wait_first(
-                poll.finished.wait(), self.suspend_flow.wait(), timeout=_POLL_TIMEOUT_S
+                first.finished.wait(), self.suspend_flow.wait(), timeout=_POLL_TIMEOUT_S
             )
-            if self.suspend_flow.is_set() and not poll.finished.is_set():
+            if self.suspend_flow.is_set() and not first.finished.is_set():
                 return
 
     async def _in_sequence(self, tp: TP, batch: list[Any]) -> list[Any]:
@@ -180,23 +174,26 @@ class Consumer(driver.Consumer):
         return fresh
 
     async def _reread(self, tps: Iterable[TP]) -> None:
-        """Set the client back to our place in `tps`, or to recovery's in changelogs."""
+        """Set the client back to our place in `tps`."""
         await self._thread.call_thread(self._seek_back, list(tps))
 
     async def _seek_back(self, tps: list[TP]) -> None:
-        # In the client's own thread: a seek from elsewhere would not wake its waiting fetch, could
-        # meet a partition that is just going, or undo a seek of recovery that it does not know of.
+        # In the client's own thread: a seek from elsewhere would not wake its waiting fetch, or could
+        # meet a partition that is just going.
         client = self._thread._ensure_consumer()
         for tp in client.assignment().intersection(tps):
-            place = self._read_offset[tp] or 0 if self._is_changelog(tp) else self._next.get(tp)
+            place = self._next.get(tp)
             if place is not None:
                 client.seek(tp, place)
 
     def finish(self, poll: Poll) -> None:
-        """The agent is done with `poll`."""
-        self.in_hand = None
+        """The agent is done with `poll`, which is the oldest one that it has."""
+        assert self.in_hand[0] is poll
+        self.in_hand.popleft()
         if poll.seek == self._seeks:
             self._finished.update(poll.ends)
+            if self._out and self._out[0] is poll:
+                self._out.popleft()
         poll.finished.set()
 
     def ack(self, message: Any) -> bool:
@@ -206,9 +203,8 @@ class Consumer(driver.Consumer):
 
     async def wait_empty(self) -> None:
         """Before partitions go: let the agent finish what it has in hand, then commit."""
-        poll = self.in_hand
-        while poll is not None and not poll.finished.is_set() and not self.should_stop:
-            await self.wait_first(poll.finished.wait(), timeout=_POLL_TIMEOUT_S)
+        while self.in_hand and not self.should_stop:
+            await self.wait_first(self.in_hand[0].finished.wait(), timeout=_POLL_TIMEOUT_S)
         await self.commit_and_end_transactions()
 
     async def force_commit(self, topics: Any = None, start_new_transaction: bool = True) -> bool:
@@ -216,13 +212,17 @@ class Consumer(driver.Consumer):
         finished, self._finished = self._finished, {}
         if not finished:
             return False
-        return await self._commit_offsets(finished, start_new_transaction=start_new_transaction)
+        app: Any = self.app
+        restorer: Restorer = app.restorer
+        seeks = self._seeks
+        mark = restorer.mark()
+        done = await self._commit_offsets(finished, start_new_transaction=start_new_transaction)
+        if done and seeks == self._seeks:
+            restorer.committed(mark, finished)
+        return done
 
     def verify_event_path(self, now: float, tp: TP) -> None:
         """Faust's livelock detector watches acknowledgements that do not exist here."""
-
-    def _is_changelog(self, tp: TP) -> bool:
-        return tp.topic in self.app.tables.changelog_topics
 
 
 class Transport(driver.Transport):
@@ -244,7 +244,12 @@ class PollSchema(faust.Schema[Any, Any]):
 
 
 class StreamApp(faust.App):
-    """A Faust app whose agents get `Poll` values."""
+    """A Faust app whose agents get `Poll` values, and whose tables its `restorer` restores."""
+
+    restorer: Restorer
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, TableManager=Tables, **kwargs)
 
     def _new_transport(self) -> Any:
         return Transport(self.conf.broker_consumer, self)

@@ -29,28 +29,36 @@ _BOOLEAN: Final = (b"\0", b"\1")
 _FLOAT: Final = struct.Struct("<bf").pack
 
 
-def writer(schema: Mapping[str, Any]) -> Callable[[Telemetry], bytes]:
-    """A function that writes records of `schema` (parsed), without a frame.
+def signals_of(schema: Mapping[str, Any]) -> list[tuple[str, bool]]:
+    """Name of each signal of a parsed schema, in order, and whether it is a float (else an int).
 
-    Raises `ValueError` when the schema has another shape than the above. The function expects
-    records whose values fit the schema's types, as `telemetry.from_fields` makes them.
+    Raises `ValueError` when the schema has another shape than the above.
     """
     fields = [(field["name"], field["type"]) for field in schema["fields"]]
     head, signals = fields[: len(HEADER)], fields[len(HEADER) :]
     if head != [*HEADER] or any(kind not in _SIGNAL_TYPES for _, kind in signals):
-        raise ValueError(f"the writer of telemetry does not know this shape: {fields}")
-    plan = [(name, kind[1] == "float") for name, kind in signals]
+        raise ValueError(f"telemetry of this shape can be neither written nor read: {fields}")
+    return [(name, kind[1] == "float") for name, kind in signals]
+
+
+def writer(schema: Mapping[str, Any]) -> Callable[[Telemetry], bytes]:
+    """A function that writes records of `schema` (parsed), without a frame.
+
+    Raises `ValueError` as `signals_of` does. The function expects records whose values fit the
+    schema's types, as `telemetry.from_fields` makes them.
+    """
+    plan = signals_of(schema)
 
     def write(telemetry: Telemetry) -> bytes:
         parts = [
             _string(telemetry.vehicle_id),
-            _long(telemetry.event_time),
-            _long(telemetry.session),
-            _long(telemetry.sequence),
+            long_bytes(telemetry.event_time),
+            long_bytes(telemetry.session),
+            long_bytes(telemetry.sequence),
             _BOOLEAN[telemetry.assigned],
         ]
         if telemetry.suspect:
-            parts.append(_long(len(telemetry.suspect)))
+            parts.append(long_bytes(len(telemetry.suspect)))
             parts += map(_string, telemetry.suspect)
         parts.append(_NULL)  # the array's end
         value_of = telemetry.signals.get
@@ -61,7 +69,7 @@ def writer(schema: Mapping[str, Any]) -> Callable[[Telemetry], bytes]:
             elif is_float:
                 parts.append(_FLOAT(2, value))
             else:
-                parts.append(_SECOND + _long(value))  # type: ignore[arg-type] # an int signal
+                parts.append(_SECOND + long_bytes(value))  # type: ignore[arg-type] # an int signal
         return b"".join(parts)
 
     return write
@@ -69,10 +77,10 @@ def writer(schema: Mapping[str, Any]) -> Callable[[Telemetry], bytes]:
 
 def _string(text: str) -> bytes:
     data = text.encode()
-    return _long(len(data)) + data
+    return long_bytes(len(data)) + data
 
 
-def _long(value: int) -> bytes:
+def long_bytes(value: int) -> bytes:
     """Zigzag, then 7 bits a byte, the low ones first; ints of 32 and 64 bits alike."""
     rest = value << 1 if value >= 0 else ~(value << 1)
     if rest < 0x80:

@@ -7,6 +7,7 @@ content type `avro/binary`.
 """
 
 import io
+import math
 import struct
 from typing import Any, Final
 
@@ -14,8 +15,10 @@ import orjson
 from fastavro import schemaless_reader
 
 from twin.wire import avro_writer, schema
-from twin.wire.errors import Malformed, TooLarge, UnknownSchema
-from twin.wire.telemetry import Telemetry, Validation, from_fields
+from twin.wire.avro_reader import Reader, string_at
+from twin.wire.errors import Invalid, Malformed, Misaddressed, TooLarge, UnknownSchema
+from twin.wire.ids import MAX_VEHICLE_ID
+from twin.wire.telemetry import Sample, Telemetry, Validation, from_fields
 
 MAX_MESSAGE_BYTES: Final = 128 * 1024
 AVRO_BINARY: Final = "avro/binary"
@@ -25,8 +28,13 @@ _SCHEMAS = schema.load()
 _CURRENT = _SCHEMAS[schema.CURRENT_ID]
 _FRAME = struct.Struct(">bI")
 _HEAD = _FRAME.pack(0, schema.CURRENT_ID)
-_HEADER_FIELDS = tuple(name for name, _ in avro_writer.HEADER)
 _write = avro_writer.writer(_CURRENT)
+_READERS = {number: Reader(known) for number, known in _SCHEMAS.items()}
+_known = _READERS[schema.CURRENT_ID].known
+_HEAD_OF_LENGTH = tuple(
+    _HEAD + avro_writer.long_bytes(length) for length in range(MAX_VEHICLE_ID + 1)
+)
+"""What precedes a vehicle id of this length."""
 
 
 def encode_telemetry(telemetry: Telemetry) -> bytes:
@@ -36,22 +44,44 @@ def encode_telemetry(telemetry: Telemetry) -> bytes:
 
 def decode_telemetry(data: bytes) -> Telemetry:
     """The record behind framed Avro as the uplink wrote it. Raises `Malformed`, `UnknownSchema`."""
-    fields = _framed(data)
-    try:
-        vehicle_id, event_time, session, sequence, assigned, suspect = (
-            fields.pop(name) for name in _HEADER_FIELDS
-        )
-    except KeyError as error:
-        raise Malformed(f"no field {error} in the record", reason="malformed_avro") from error
+    sample = _decode(data)
     return Telemetry(
-        vehicle_id,
-        event_time,
-        session,
-        sequence,
-        {name: value for name, value in fields.items() if value is not None},
-        assigned,
-        tuple(suspect),
+        sample.vehicle_id,
+        sample.event_time,
+        sample.session,
+        sample.sequence,
+        dict(zip(sample.names, sample.values, strict=True)),
+        sample.assigned,
+        sample.suspect,
     )
+
+
+def decode_sample(data: bytes, vehicle_id: str) -> Sample:
+    """The record of `vehicle_id` (a checked id), fit to be folded into a twin.
+
+    Raises `Malformed`, `UnknownSchema`; `Misaddressed` when it is another vehicle's; `Invalid` when
+    a time or number is negative or a value is not finite. No uplink writes such.
+    """
+    head = _HEAD_OF_LENGTH[len(vehicle_id)] + vehicle_id.encode()
+    if data.startswith(head):
+        sample = _known(data[len(head) :], vehicle_id)
+        if sample is not None:
+            return sample  # its shape rules out the rest
+    sample = _decode(data)
+    if sample.vehicle_id != vehicle_id:
+        raise Misaddressed(
+            f"vehicle_id {sample.vehicle_id[:80]!r} in the record is not its key {vehicle_id!r}"
+        )
+    if sample.event_time < 0 or sample.session < 0 or sample.sequence < 0:
+        raise Invalid(
+            f"event_time {sample.event_time}, session {sample.session}, sequence"
+            f" {sample.sequence}: integers from 0 are accepted",
+            reason="out_of_range",
+        )
+    # 32-bit values cannot overflow the sum, so it is finite only if each of them is.
+    if not math.isfinite(sum(sample.values)):
+        raise Invalid("a signal is infinite or no number; finite numbers are accepted")
+    return sample
 
 
 def read_payload(
@@ -103,17 +133,27 @@ dump = orjson.dumps
 """Any record except telemetry as JSON bytes."""
 
 
+def _decode(data: bytes) -> Sample:
+    reader = _READERS[_schema_id(data)]
+    vehicle_id, end = string_at(data, _FRAME.size)
+    body = data[end:]
+    return reader.known(body, vehicle_id) or reader.learn(body, vehicle_id)
+
+
 def _framed(data: bytes) -> dict[str, Any]:
+    return _avro(data[_FRAME.size :], _SCHEMAS[_schema_id(data)])
+
+
+def _schema_id(data: bytes) -> int:
     if len(data) < _FRAME.size or data[0] != 0:
         raise Malformed(
             f"{len(data)} bytes beginning {data[:5].hex()!r} are no framed Avro",
             reason="malformed_avro",
         )
-    number = _FRAME.unpack_from(data)[1]
-    known = _SCHEMAS.get(number)
-    if known is None:
+    number: int = _FRAME.unpack_from(data)[1]
+    if number not in _SCHEMAS:
         raise UnknownSchema(f"schema id {number} is not known (known: {sorted(_SCHEMAS)})")
-    return _avro(data[_FRAME.size :], known)
+    return number
 
 
 def _avro(body: bytes, known: dict[str, Any]) -> dict[str, Any]:

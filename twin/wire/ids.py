@@ -10,7 +10,10 @@ from twin.wire.errors import Misaddressed
 RESERVED = frozenset({"sensor"})
 """Not allowed as a vehicle id: `vehicles/sensor/data/{id}` is the replaced demo's topic."""
 
-_VEHICLE_ID = re.compile(r"[A-Za-z0-9._-]{1,64}", re.ASCII)
+MAX_VEHICLE_ID = 64
+"""Characters."""
+
+_VEHICLE_ID = re.compile(rf"[A-Za-z0-9._-]{{1,{MAX_VEHICLE_ID}}}", re.ASCII)
 
 
 def check_vehicle_id(text: object) -> str:

@@ -4,7 +4,8 @@ All times are ms since 1970 (`*_at`, `at`, `since`, `event_time`); all records a
 `vehicle_id`, which is also the key. Telemetry is Avro: see `twin.wire.telemetry` and `codec`.
 """
 
-from typing import Any, Literal, NotRequired, TypedDict
+from collections.abc import Mapping
+from typing import Any, Final, Literal, NotRequired, TypedDict
 
 PresenceState = Literal["online", "offline", "stale", "unknown"]
 HealthState = Literal["normal", "warning", "alarm", "insufficient_data"]
@@ -14,13 +15,19 @@ CommandState = Literal[
 ]  # fmt: skip
 OutcomeState = Literal["received", "accepted", "rejected", "running", "succeeded", "failed"]
 PropertyState = Literal["pending", "sent", "acked", "diverged", "expired"]
-RequestKind = Literal["desired", "command", "cancel", "attributes", "delete", "deadline"]
+RequestKind = Literal[
+    "desired", "command", "cancel", "attributes", "delete", "approval", "deadline"
+]
 RefusalCode = Literal[
     "bad_request", "bad_command", "bad_ttl", "too_deep", "key_too_long", "twin_not_found",
     "command_not_found", "idempotency_conflict", "illegal_transition", "already_final",
     "version_mismatch", "document_too_large", "too_many_open_commands",
+    "decision_not_found", "not_awaiting_approval", "interlock_refused",
 ]  # fmt: skip
 """Why a twin's owner refuses a request (`Reply.code`). Public: codes are added, never renamed."""
+
+FREE_LANE: Final = "default"
+"""The lane of commands that name none; it is no queue (`twin.dispatch`)."""
 
 
 # --- From the uplink -----------------------------------------------------------------------------
@@ -68,7 +75,8 @@ class Request(TypedDict):
 
     desired: {"op":"patch"|"put","value":{..}}; command: {"id","name","args","ttl_s","lane"};
     cancel: {"command_id"}; attributes: {"value":{..}}; delete: {};
-    deadline: {"of":"command"|"presence"|"desired","ref":..,"due":ms} (law 6).
+    approval: {"rule","verdict":"approve"|"refuse"};
+    deadline: {"of":"command"|"presence"|"desired"|"decision","ref":..,"due":ms} (law 6).
     """
 
     request_id: str
@@ -85,8 +93,9 @@ class Request(TypedDict):
 class Reply(TypedDict):
     """The owner's decision on a request, stored 24 h under the request id.
 
-    `status` is the HTTP status, `code` the stable public word when it is a refusal. `body_hash` is the
-    request's: a repetition under the same key with another body is told from it.
+    `status` is the HTTP status, `code` the stable public word when it is a refusal. `body_hash` is that
+    of the request that was decided: under one request id there is one decision, and a repetition with
+    another body is told from the hash.
     """
 
     request_id: str
@@ -178,7 +187,7 @@ class Position(TypedDict):
 
 
 class Change(TypedDict):
-    """Topic `changes`: one semantic change of a twin. `id` = vehicle:revision:n, so repeats show.
+    """Topic `changes`: one semantic change of a twin. `id` = vehicle:created_at:revision:n, so repeats show.
 
     `kind`: created, deleted, attributes, presence, config, desired, health, alert, command, decision,
     and late_outcome: what a car says of a command that ended without it (expired, cancelled, ..).
@@ -195,7 +204,10 @@ class Change(TypedDict):
 
 
 class Cause(TypedDict):
-    """Why a command exists when a decision made it: the score record, model, version, threshold."""
+    """Why a command exists when a decision made it: the score record, model, version, threshold.
+
+    `approved_by`: who agreed, when the rule asks for approval.
+    """
 
     score: str
     topic: str
@@ -207,6 +219,7 @@ class Cause(TypedDict):
     threshold: float
     signals: list[SignalShare]
     rule: NotRequired[str]
+    approved_by: NotRequired[str]
 
 
 class Transition(TypedDict):
@@ -247,8 +260,14 @@ class Command(TypedDict):
     late: NotRequired[Late]
     progress: NotRequired[float]
     cause: NotRequired[Cause]
+    fleet: NotRequired[str]
+    """Attribute of the vehicle when a rule gave the command: what its rate cap counts."""
     idempotency_key: NotRequired[str]
     body_hash: NotRequired[str]
+    epoch: NotRequired[int]
+    """Of the owner that wrote the entry (law 5)."""
+    revision: NotRequired[int]
+    """Of the twin with which the entry was written."""
 
 
 class SignalValue(TypedDict):
@@ -283,13 +302,26 @@ class Offered(TypedDict):
 
 
 class Desired(TypedDict):
-    """`asked`: the latest requests that carried a key, id -> body hash, so that none counts twice."""
+    """What is wanted of the car; `version` counts the accepted requests."""
 
     version: int
     properties: dict[str, Any]
     status: dict[str, PropertyStatus]
     offered: NotRequired[Offered]
-    asked: NotRequired[dict[str, str]]
+
+
+class Asked(TypedDict):
+    """A keyed request that was accepted at offset `o` of `requests`, so that it does not count twice.
+
+    `ref`: the command or rule that it was about.
+    """
+
+    kind: RequestKind
+    hash: str
+    status: int
+    at: int
+    o: int
+    ref: NotRequired[str]
 
 
 class Confirmed(TypedDict):
@@ -303,7 +335,10 @@ class Confirmed(TypedDict):
 
 
 class TwinPresence(TypedDict):
-    """`session` and `shard` are 0 and -1 before any status; `seen`: arrival of the last new telemetry."""
+    """`session` and `shard` are 0 and -1 before any status; `seen`: arrival of the last new telemetry.
+
+    `told`: an offline that is younger than the debounce time; `changes` still say this state.
+    """
 
     state: PresenceState
     since: int
@@ -311,6 +346,7 @@ class TwinPresence(TypedDict):
     shard: int
     reason: str
     seen: NotRequired[int]
+    told: NotRequired[PresenceState]
 
 
 class Alert(TypedDict):
@@ -334,16 +370,22 @@ class Health(TypedDict):
 class Decision(TypedDict):
     """What a rule last decided for this car; `reason` names the interlock that refused.
 
-    `command`, `fired_at`, `episode` are of the last command that the rule gave.
+    `command`, `fired_at`, `episode` are of the last command that the rule gave. While it awaits
+    approval: `cause` of the command, and `until` when (ms). `denied`: the episode in which somebody
+    said no; `by`: who approved or refused.
     """
 
-    verdict: Literal["command", "refused", "idle"]
+    verdict: Literal["command", "refused", "idle", "awaiting_approval", "lapsed"]
     at: int
     score_id: str
     reason: NotRequired[str]
     command: NotRequired[str]
     fired_at: NotRequired[int]
     episode: NotRequired[int]
+    until: NotRequired[int]
+    cause: NotRequired[Cause]
+    denied: NotRequired[int]
+    by: NotRequired[str]
 
 
 class LastCommand(TypedDict):
@@ -360,18 +402,33 @@ class TwinCommands(TypedDict):
     cancels: NotRequired[dict[str, int]]
 
 
+class Counts(TypedDict):
+    """Telemetry records of this car that were no news, counted once each by offset (`twin.lateness`).
+
+    `late`: at least one value was older than the twin's. `duplicates`: the record that the twin's
+    values are of came again (a copy of an older one counts as late).
+    """
+
+    late: int
+    duplicates: int
+
+
 class Twin(TypedDict):
     """The state document (design section 6), kept on topic `twins` under the vehicle id.
 
-    `applied` holds, per input topic, partition and offset of the last applied record (law 2).
+    `applied` holds, per input topic, partition and offset of the last applied record (law 2); `epoch`
+    is the writing owner's (law 5), the first field so that it is found without reading the rest;
+    `causes` which record set which part (`twin.causes`); `asked` keyed requests by request id. These
+    and `counts` are bookkeeping: alone they make no revision.
     """
 
+    epoch: int
     vehicle_id: str
     revision: int
     created_at: int
     updated_at: int
     attributes: dict[str, str]
-    reported: dict[str, SignalValue]
+    reported: Mapping[str, SignalValue]
     config: dict[str, Any]
     desired: Desired
     delta: dict[str, Any]
@@ -381,3 +438,6 @@ class Twin(TypedDict):
     applied: dict[str, list[int]]
     confirmed: NotRequired[Confirmed]
     decisions: NotRequired[dict[str, Decision]]
+    counts: NotRequired[Counts]
+    causes: NotRequired[dict[str, str]]
+    asked: NotRequired[dict[str, Asked]]

@@ -1,6 +1,7 @@
 """One telemetry message: what a car said, checked, in the form every process computes with.
 
-JSON object -> `from_fields` -> Telemetry. The uplink judges once (identity, clock, type, range) and
+JSON object -> `from_fields` -> Telemetry; Kafka record -> `codec.decode_sample` -> Sample, the same
+in columns, for where every message counts. The uplink judges once (identity, clock, type, range) and
 everyone behind it trusts the record. A signal that a car does not have is absent, never 0.
 
 Validation modes: `off` (types only), `warn` (kept, impossible values marked `suspect`, such rows are
@@ -10,6 +11,7 @@ not scored), `enforce` (the default: one impossible value rejects the message).
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, Final, Literal
 
 from twin.wire.catalogue import BY_NAME, Signal
@@ -41,6 +43,30 @@ class Telemetry:
     signals: dict[str, float] = field(default_factory=dict)
     assigned: bool = False
     suspect: tuple[str, ...] = ()
+
+
+@dataclass(slots=True)
+class Sample:
+    """A telemetry record in columns: value i is of signal `names[i]`; int signals have ints.
+
+    `names` is one shared object for all records with the same signals (as long as `shared_names`
+    remembers it), so `is` tells most equal ones at once. Fields as those of `Telemetry`.
+    """
+
+    vehicle_id: str
+    event_time: int
+    session: int
+    sequence: int
+    names: tuple[str, ...]
+    values: tuple[float, ...]
+    assigned: bool = False
+    suspect: tuple[str, ...] = ()
+
+
+@lru_cache(maxsize=4096)
+def shared_names(names: tuple[str, ...]) -> tuple[str, ...]:
+    """The one object that stands for all equal `names`; memory of a twin is mostly names else."""
+    return names
 
 
 def from_fields(

@@ -38,6 +38,12 @@ A record there is an original, which may be as long as Kafka's default limit (1 
 why it was not accepted on top.
 """
 
+TWINS_MAX_BYTES: Final = 8 * 1024 * 1024
+"""The largest record of `twins`: a document, and the outputs of its batch in a header."""
+
+_COMPACTION_LAG_MS: Final = 600_000
+"""A worker needs this long at most to write over what a former owner wrote too late (law 5)."""
+
 
 @dataclass(frozen=True, slots=True)
 class TopicSpec:
@@ -58,6 +64,8 @@ class TopicSpec:
         config = {"cleanup.policy": policy, "retention.ms": str(self.retention_ms)}
         if self.compacted and self.retention_ms < 0:
             config = {"cleanup.policy": "compact"}
+        if self.compacted:
+            config["min.compaction.lag.ms"] = str(_COMPACTION_LAG_MS)
         if self.max_message_bytes is not None:
             config["max.message.bytes"] = str(self.max_message_bytes)
         return config
@@ -81,7 +89,7 @@ SPECS: Final[tuple[TopicSpec, ...]] = (
             HISTORY,
         )
     ),
-    TopicSpec(TWINS, -1, compacted=True),
+    TopicSpec(TWINS, -1, compacted=True, max_message_bytes=TWINS_MAX_BYTES),
     TopicSpec(LEDGER, 30 * DAY_MS, compacted=True),
     TopicSpec(REJECTED, 30 * DAY_MS, max_message_bytes=REJECTED_MAX_BYTES),
     TopicSpec(MODELS, -1, partitioned=False, compacted=True),

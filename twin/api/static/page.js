@@ -275,7 +275,7 @@ function showCars(page) {
   keyed($("cars-body"), page.items, (twin) => twin.vehicle_id, carRow);
   const empty = page.items.length === 0;
   $("cars-empty").hidden = !empty;
-  setText($("cars-empty"), filtered() ? "No car fulfils these conditions." : "No car has spoken yet. A car's first message makes its twin.");
+  setText($("cars-empty"), state.next ? "None among the cars looked at so far; the next page goes on." : filtered() ? "No car fulfils these conditions." : "No car has spoken yet. A car's first message makes its twin.");
   $("previous").disabled = state.cursors.length < 2;
   $("next").disabled = !state.next;
   setText($("page-number"), `page ${state.cursors.length}`);

@@ -1,0 +1,162 @@
+"""`cartwin bench memory`: resident bytes a twin, in the worker and in Redis.
+
+A worker that has taken its partitions and holds nothing, then the same with every vehicle told four
+times: the difference of resident memory (/proc) and of Redis' used_memory, by the number of twins.
+Buffers that grew meanwhile are in it. Then the worker is started again, and restores the twins from
+the changelog: that difference is told, too, and must keep the limit as well.
+"""
+
+import argparse
+import signal
+import time
+from pathlib import Path
+from typing import Any, Final
+
+import redis
+from confluent_kafka import KafkaException
+
+from bench_broker import Broker, BrokerFailed
+from bench_output import MISSED, OK, STOPPED, Screen, fail, leave, machine, result
+from bench_process import resident_bytes
+from bench_records import Plan, records, rounds
+from bench_worker import Worker, WorkerFailed, all_applied, stop, until
+from twin.local import Endpoints, LocalError, Options, Stack
+from twin.local.options import FREE_PORTS
+from twin.local.ports import PortPicker
+
+PARTITIONS: Final = 12
+LIMITS: Final = {"worker": 6 * 1024, "worker_restored": 6 * 1024, "redis": 3 * 1024}
+"""Bytes a twin that must not be exceeded."""
+_TOLD: Final = 4
+_CALM_S: Final = 3.0
+
+
+def arguments(words: list[str] | None) -> argparse.Namespace:
+    """The command line; ends with 2 and a sentence when it is wrong."""
+    parser = argparse.ArgumentParser(
+        prog="cartwin bench memory",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--vehicles", type=int, default=100_000, help="twins (100000)")
+    parser.add_argument(
+        "--data-dir", type=Path, default=Path(".cartwin-bench"), help="where everything is kept"
+    )
+    parser.add_argument("--json", action="store_true", help="only the JSON line")
+    options = parser.parse_args(words)
+    if options.vehicles < 1000:
+        parser.error(f"--vehicles {options.vehicles}: at least 1000 is accepted")
+    return options
+
+
+def main(words: list[str] | None = None) -> int:
+    """Run the command line; returns the exit code."""
+    options = arguments(words)
+    screen = Screen(options.json)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    stack = Stack(
+        Options(
+            data_dir=options.data_dir / "memory",
+            fresh=True,
+            ports=FREE_PORTS,
+            processes=(),
+            partitions=PARTITIONS,
+        ),
+        lambda part, line: screen.say(f"{part}: {line}"),
+    )
+    try:
+        line = measure(options.vehicles, stack.data_dir, stack.start(), screen)
+    except (LocalError, BrokerFailed, WorkerFailed) as error:
+        return fail(str(error))
+    except KafkaException as error:
+        return fail(f"Kafka does not answer as it should: {error.args[0].str()}")
+    except KeyboardInterrupt:
+        return fail("stopped", STOPPED)
+    finally:
+        stack.stop()
+    result(line)
+    return OK if line["ok"] else MISSED
+
+
+def measure(vehicles: int, work: Path, endpoints: Endpoints, screen: Screen) -> dict[str, Any]:
+    """Fill, look, start again, look again."""
+    broker, view = Broker(endpoints.kafka), redis.Redis.from_url(endpoints.redis)
+    folder = work / "runs"
+    folder.mkdir()
+    worker = Worker("memory", endpoints, folder, PortPicker().free(), STORE="memory")
+    plan = Plan(vehicles, (_TOLD - 1) * vehicles, time.time_ns() // 1_000_000 - 3_600_000)
+    try:
+        worker.start()
+        until(worker.ready, lambda: "the worker is not ready", 120)
+        empty, redis_empty = _calm(worker), _used(view)
+        screen.say(f"empty: worker {empty >> 20} MB, redis {redis_empty >> 20} MB")
+        for one in rounds(plan):
+            broker.feed(records(plan, one))
+        all_applied(broker, [worker], 60 + plan.total / 1000)
+        full, redis_full = _calm(worker), _used(view)
+        document = _some_value(view)
+        screen.say(f"{vehicles:,} twins: worker {full >> 20} MB, redis {redis_full >> 20} MB")
+        stop([worker])
+        worker.start()
+        all_applied(broker, [worker], 180)
+        restored = _calm(worker)
+        screen.say(f"restored: worker {restored >> 20} MB")
+    finally:
+        stop([worker])
+    results = {
+        "worker": round((full - empty) / vehicles),
+        "worker_restored": round((restored - empty) / vehicles),
+        "redis": round((redis_full - redis_empty) / vehicles),
+    }
+    problems = missed_limits(results)
+    for problem in problems:
+        screen.say(f"missed: {problem}")
+    return {
+        "bench": "memory",
+        "ok": not problems,
+        "machine": machine(),
+        "params": {"vehicles": vehicles, "records": plan.total, "partitions": PARTITIONS},
+        "results": results,
+        "unit": "bytes a twin",
+        "bytes": {
+            "worker_empty": empty,
+            "worker": full,
+            "worker_restored": restored,
+            "redis_empty": redis_empty,
+            "redis": redis_full,
+            "redis_value_of_one_twin": document,
+        },
+        "limits": LIMITS,
+        "ratio": {},
+        "skipped": [],
+        "problems": problems,
+    }
+
+
+def missed_limits(results: dict[str, int]) -> list[str]:
+    """A sentence for each figure above its limit."""
+    return [
+        f"{name}: {results[name]} bytes a twin, at most {limit} is accepted"
+        for name, limit in LIMITS.items()
+        if results[name] > limit
+    ]
+
+
+def _calm(worker: Worker) -> int:
+    """Resident bytes when nothing comes any more."""
+    time.sleep(_CALM_S)
+    worker.check()
+    return resident_bytes(worker.child.pid)
+
+
+def _used(view: Any) -> int:
+    return int(view.info("memory")["used_memory"])
+
+
+def _some_value(view: Any) -> int:
+    """Bytes of what Redis has of one twin."""
+    return int(view.strlen(next(view.scan_iter(match="twin:*", count=1000))))
+
+
+if __name__ == "__main__":
+    leave(main())

@@ -1,0 +1,151 @@
+"""The local copy: what goes in comes out, and what is no use is not used."""
+
+import time
+from random import Random
+
+import orjson
+import pytest
+
+from twin import copy as store
+from twin.copy import Copy, CopyBroken, CopyUnusable
+
+TWINS, OTHER, LEDGER = ("twins", 1), ("twins", 2), ("ledger", 1)
+
+
+def document(revision, epoch=1):
+    return orjson.dumps({"epoch": epoch, "revision": revision})
+
+
+@pytest.fixture
+def copy(tmp_path):
+    made = Copy(tmp_path / "copy")
+    yield made
+    made.close()
+
+
+def kept(copy, place, low=0, high=100):
+    """Keys and values that the copy has of a place, and where to read on; None when it is no use."""
+    tail = copy.tail(place, low, high)
+    return tail and (tail.end, {key: record.value for key, record in tail.newest.items()})
+
+
+def test_each_place_has_what_was_written_to_it_last(copy):
+    """Documents of two partitions and entries of the ledger do not mix; deleted ones are gone."""
+    copy.write(
+        [(TWINS, "a", document(1)), (TWINS, "b", document(1)), (OTHER, "a", document(7))],
+        {TWINS: 3, OTHER: 1},
+    )
+    copy.write([(LEDGER, "a/x", document(1)), (TWINS, "a", document(2, epoch=4))], {LEDGER: 5})
+    copy.write([(TWINS, "b", None)], {TWINS: 9})
+    assert kept(copy, TWINS) == (9, {"a": document(2, epoch=4)})
+    assert kept(copy, OTHER) == (1, {"a": document(7)})
+    assert kept(copy, LEDGER) == (5, {"a/x": document(1)})
+    assert copy.tail(TWINS, 0, 100).epoch == 4
+
+
+def test_it_is_there_after_a_restart(tmp_path):
+    """Closed or not."""
+    first = Copy(tmp_path)
+    first.write([(TWINS, "a", document(1))], {TWINS: 3})
+    first.close()
+    again = Copy(tmp_path)
+    assert kept(again, TWINS) == (3, {"a": document(1)})
+    again.close()
+
+
+def test_a_place_that_was_never_kept_is_read_from_kafka(copy):
+    """Records alone say nothing about what is missing."""
+    copy.write([(TWINS, "a", document(1))], {})
+    assert kept(copy, TWINS) is None
+
+
+@pytest.mark.parametrize(("low", "high"), [(4, 100), (0, 2)])
+def test_a_place_that_kafka_does_not_have_is_dropped(copy, low, high):
+    """Behind the end (another cluster) or before the oldest record; for this partition only."""
+    copy.write([(TWINS, "a", document(1)), (OTHER, "a", document(1))], {TWINS: 3, OTHER: 3})
+    assert kept(copy, TWINS, low, high) is None
+    assert kept(copy, TWINS) is None
+    copy.write([(TWINS, "b", document(1))], {TWINS: 3})
+    assert kept(copy, TWINS) == (3, {"b": document(1)})
+    assert kept(copy, OTHER) == (3, {"a": document(1)})
+
+
+def test_an_old_copy_is_dropped(copy, monkeypatch):
+    """Kafka may have dropped tombstones since."""
+    copy.write([(TWINS, "a", document(1))], {TWINS: 3})
+    now = time.time()
+    monkeypatch.setattr(store.time, "time", lambda: now + store.MAX_AGE_S + 2)
+    assert kept(copy, TWINS) is None
+
+
+def test_a_place_that_cannot_be_read_makes_the_copy_broken(copy):
+    """Whatever the bytes are."""
+    copy.write([(TWINS, "a", document(1))], {TWINS: 3})
+    copy._db[store._PLACE + store._prefix(TWINS)] = b"\xff"
+    with pytest.raises(CopyBroken):
+        copy.tail(TWINS, 0, 100)
+
+
+def test_a_block_that_cannot_be_read_is_no_end(tmp_path):
+    """RocksDB's iterator ends there as at the end of everything: half of the twins would be gone."""
+    copy = Copy(tmp_path)
+    random = Random(1)
+    copy.write([(TWINS, f"{n:05}", random.randbytes(100)) for n in range(5000)], {TWINS: 3})
+    copy._db.flush()
+    copy.close()
+    (file,) = tmp_path.glob("*.sst")
+    content = bytearray(file.read_bytes())
+    middle = len(content) // 2
+    content[middle : middle + 50] = b"\xff" * 50
+    file.write_bytes(content)
+    copy = Copy(tmp_path)
+    with pytest.raises(CopyBroken, match="Corruption"):
+        copy.tail(TWINS, 0, 100)
+    copy.begin_anew()
+    assert kept(copy, TWINS) is None
+    copy.write([(TWINS, "a", document(1))], {TWINS: 4})
+    assert kept(copy, TWINS) == (4, {"a": document(1)})
+    copy.close()
+
+
+def test_a_database_without_one_of_its_files_is_made_anew(tmp_path):
+    """As after a disk that lost it."""
+    copy = Copy(tmp_path)
+    copy.write([(TWINS, "a", document(1))], {TWINS: 3})
+    copy._db.flush()
+    copy.close()
+    for file in tmp_path.glob("*.sst"):
+        file.unlink()
+    copy = Copy(tmp_path)
+    assert kept(copy, TWINS) is None
+    copy.close()
+
+
+def test_a_broken_database_is_made_anew(tmp_path):
+    """The worker starts, cold."""
+    first = Copy(tmp_path)
+    first.write([(TWINS, "a", document(1))], {TWINS: 3})
+    first.close()
+    for file in tmp_path.iterdir():
+        if file.is_file() and file.name != "LOCK":
+            file.write_bytes(b"\0broken\n")
+    again = Copy(tmp_path)
+    assert kept(again, TWINS) is None
+    again.write([(TWINS, "b", document(2))], {TWINS: 4})
+    assert kept(again, TWINS) == (4, {"b": document(2)})
+    again.close()
+
+
+def test_a_folder_in_use_is_refused_and_left_as_it_is(tmp_path, copy):
+    """Two workers must not share one; the sentence names the setting."""
+    copy.write([(TWINS, "a", document(1))], {TWINS: 3})
+    with pytest.raises(CopyUnusable, match="STORE_DIR"):
+        Copy(tmp_path / "copy")
+    assert kept(copy, TWINS) == (3, {"a": document(1)})
+
+
+def test_a_folder_that_cannot_be_made_is_refused(tmp_path):
+    """A file is in its place."""
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(CopyUnusable, match="STORE_DIR"):
+        Copy(tmp_path / "file" / "copy")

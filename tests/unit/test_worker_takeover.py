@@ -1,0 +1,361 @@
+"""Law 5 step by step: owners that freeze, wake, follow on each other and die, on Kafka in memory."""
+
+import asyncio
+
+import orjson
+import pytest
+from faust.types import TP
+
+from tests.worker_fakes import (
+    CAR,
+    OTHER,
+    Kafka,
+    Redis,
+    Worker,
+    record,
+    request,
+    run,
+    telemetry,
+)
+from twin.app import INPUTS
+from twin.changelog import EPOCH, FENCE
+from twin.copy import Copy
+from twin.delivery import Ticket
+from twin.view import FormerOwner
+from twin.wire import ids, topics
+
+PLACE = (topics.TWINS, 0)
+
+
+class Killed(Exception):
+    """The worker is not used any further."""
+
+
+def die(*_):
+    """In place of a step: the process has ended before it."""
+    raise Killed
+
+
+@pytest.fixture
+def kafka():
+    return Kafka()
+
+
+@pytest.fixture
+def store():
+    return Redis()
+
+
+def test_an_owner_begins_with_a_fence_under_an_epoch_above_all(kafka, store):
+    """Above what the changelogs hold, and not below the group's generation."""
+
+    async def test():
+        first, second, third = (Worker(kafka, store) for _ in range(3))
+        await first.restore(generation=3)
+        assert await first.take(telemetry(0))
+        await second.restore(generation=2)
+        await third.restore(generation=9)
+        fences = [message for message in kafka.logs[PLACE] if message.key() == FENCE.encode()]
+        assert [dict(message.headers())[EPOCH] for message in fences] == [b"3", b"4", b"9"]
+        assert [w.owner.parts[0].epoch for w in (first, second, third)] == [3, 4, 9]
+        assert third.owner.parts[0].twins[CAR]["revision"] == 1
+        assert store.owners == {0: 9}
+
+    run(test)
+
+
+def test_a_former_owner_that_writes_behind_the_fence_tells_nothing(kafka, store):
+    """Though the new one has written nothing else: the gap in its offsets says that it is not alone."""
+
+    async def test():
+        former, owner = Worker(kafka, store), Worker(kafka, store)
+        await former.restore()
+        assert await former.take(telemetry(0))
+        former.producer.frozen = True
+        working = asyncio.create_task(former.take(request(0, "attributes", {"value": {"a": "b"}})))
+        await asyncio.sleep(0.05)
+        await owner.restore({"telemetry": 1}, generation=2)
+        former.producer.frozen = False
+        assert not await working
+        assert [type(fault) for fault in former.faults] == [FormerOwner]
+        assert [change["kind"] for change in kafka.values(topics.CHANGES)] == ["created"]
+        assert store.replies == {}
+        await owner.takeover.watch(lambda: True)
+        assert kafka.newest(topics.TWINS, CAR)["epoch"] == 2
+        assert kafka.newest(topics.TWINS, CAR)["attributes"] == {}
+
+    run(test)
+
+
+def test_a_former_owner_that_writes_while_the_new_one_reads_is_heard(kafka, store):
+    """In front of the fence it counts: the new owner has it, and tells it again."""
+
+    async def test():
+        former, owner = Worker(kafka, store), Worker(kafka, store)
+        await former.restore()
+        assert await former.take(telemetry(0))
+        told = asyncio.Event()
+
+        def write_late() -> None:
+            owner.reader.before_end = lambda: None
+            asyncio.run_coroutine_threadsafe(late(), loop).result(5)
+
+        async def late() -> None:
+            assert await former.take(request(0, "attributes", {"value": {"a": "b"}}))
+            told.set()
+
+        loop = asyncio.get_running_loop()
+        owner.reader.before_end = write_late
+        await owner.restore({"telemetry": 1}, generation=2)
+        assert told.is_set()
+        assert not former.faults
+        assert owner.owner.parts[0].twins[CAR]["attributes"] == {"a": "b"}
+        again = [orjson.dumps(c) for c in kafka.values(topics.CHANGES) if c["kind"] == "attributes"]
+        assert len(again) == 2
+        assert len(set(again)) == 1
+
+    run(test)
+
+
+def test_what_was_durable_and_not_told_is_told_by_the_next_owner(kafka, store):
+    """Changes, downlinks and replies as they were; ledger entries as they are, under the new epoch."""
+
+    async def test():
+        dying, owner = Worker(kafka, store), Worker(kafka, store)
+        await dying.restore()
+        online = {"state": "online", "session": 1, "at": 1, "shard": 0}
+        await dying.take(telemetry(0), record(topics.PRESENCE, online, 0))
+        command = {"id": ids.command_id(CAR, 1, "x"), "name": "ping", "args": {}, "ttl_s": 60}
+        dying.owner._write_outputs = die  # type: ignore[method-assign]
+        assert not await dying.take(request(0, "command", {**command, "lane": "default"}))
+        assert kafka.values(topics.LEDGER) == kafka.values(topics.DOWNLINK) == []
+        assert store.replies == {}
+        await owner.restore({"telemetry": 1, "presence": 1}, generation=2)
+        (entry,) = kafka.values(topics.LEDGER)
+        assert (entry["id"], entry["epoch"], entry["revision"]) == (command["id"], 2, 3)
+        assert [d["ref"] for d in kafka.values(topics.DOWNLINK)] == [command["id"]]
+        assert store.replies["r0"]["status"] == 201
+        assert not await _repeated(owner, request(0, "command", command), topics.CHANGES)
+
+    run(test)
+
+
+async def _repeated(worker, message, topic):
+    """What taking a record that was applied before adds to a topic."""
+    before = len(worker.kafka.values(topic))
+    assert await worker.take(message)
+    return worker.kafka.values(topic)[before:]
+
+
+@pytest.mark.parametrize("topic", [topics.TWINS, topics.LEDGER])
+def test_a_late_write_is_written_over_with_what_holds(kafka, store, topic):
+    """A document, a deleted twin, an entry, one that never was."""
+
+    async def test():
+        owner = Worker(kafka, store)
+        await owner.restore(generation=5)
+        await owner.take(telemetry(0), telemetry(1, OTHER), request(0, "delete", {}, OTHER))
+        command = {"id": ids.command_id(CAR, 1, "x"), "name": "ping", "args": {}, "ttl_s": 60}
+        await owner.take(request(1, "command", {**command, "lane": "default"}))
+        keys = {
+            topics.TWINS: (CAR, OTHER, "never"),
+            topics.LEDGER: (f"{CAR}/{command['id']}", f"{CAR}/{CAR}.never", "never/never"),
+        }[topic]
+        before = {key: kafka.newest(topic, key) for key in keys}
+        for key in keys:
+            kafka.append((topic, 0), key, orjson.dumps({"epoch": 4, "revision": 99}))
+        await owner.takeover.watch(lambda: True)
+        assert {key: kafka.newest(topic, key) for key in keys} == before
+        assert owner.owner.parts[0].twins[CAR]["revision"] == 2
+        length = len(kafka.logs[topic, 0])
+        await owner.takeover.watch(lambda: True)
+        assert len(kafka.logs[topic, 0]) == length
+
+    run(test)
+
+
+def test_a_write_that_comes_while_a_late_one_is_written_over_is_seen_as_well(kafka, store):
+    """A former owner's batch may arrive in two parts."""
+
+    async def test():
+        owner = Worker(kafka, store)
+        await owner.restore(generation=5)
+        await owner.take(telemetry(0), telemetry(1, OTHER))
+        kafka.append(PLACE, OTHER, orjson.dumps({"epoch": 4}))
+        late = iter([CAR])
+
+        def arrive() -> None:
+            for key in late:
+                kafka.append(PLACE, key, orjson.dumps({"epoch": 4}))
+
+        owner.reader.before_end = arrive
+        await owner.take(telemetry(2))
+        assert [kafka.newest(topics.TWINS, car)["epoch"] for car in (CAR, OTHER)] == [5, 5]
+        assert not owner.faults
+
+    run(test)
+
+
+def test_an_owner_finds_a_newer_one_in_its_changelog_and_ends(kafka, store):
+    """It raises; nothing of the batch was told."""
+
+    async def test():
+        owner = Worker(kafka, store)
+        await owner.restore()
+        await owner.take(telemetry(0))
+        kafka.append(PLACE, FENCE, None, [(EPOCH, b"2")])
+        with pytest.raises(FormerOwner, match="epoch 2, ours is 1"):
+            await owner.takeover.examine(Ticket(foreign=[(PLACE, 2, 3)]))
+        assert not await owner.take(request(0, "attributes", {"value": {}}))
+        assert [type(fault) for fault in owner.faults] == [FormerOwner]
+
+    run(test)
+
+
+def test_in_a_rebalance_nobody_is_judged(kafka, store):
+    """The partition may be another worker's by right, and be gone from here any moment."""
+
+    async def test():
+        owner = Worker(kafka, store)
+        await owner.restore()
+        kafka.append(PLACE, FENCE, None, [(EPOCH, b"2")])
+        await owner.takeover.watch(lambda: False)
+
+        def lose() -> tuple[int, int]:
+            owner.owner.release([0])
+            return 0, 2
+
+        owner.reader.bounds = lambda _: lose()  # type: ignore[method-assign]
+        await owner.takeover.watch(lambda: True)
+
+    run(test)
+
+
+def test_a_restore_that_is_not_wanted_any_more_changes_nothing(kafka, store):
+    """The next one begins where this one did, whether it had fenced or not."""
+
+    async def test():
+        owner, other = Worker(kafka, store), Worker(kafka, store)
+        await owner.restore()
+        await owner.take(telemetry(0))
+        await other.restore({"telemetry": 1}, generation=2)
+        await other.take(telemetry(1), telemetry(2, OTHER))
+        for asked in range(4):
+            wanted = iter([True] * asked + [False] * 9)
+            await owner.takeover.restore(_inputs(telemetry=3), 3, lambda w=wanted: next(w))
+        await owner.restore({"telemetry": 3}, generation=4)
+        twins = owner.owner.parts[0].twins
+        assert {car: twins[car]["revision"] for car in twins} == {CAR: 2, OTHER: 1}
+        assert await owner.take(telemetry(3))
+        assert not owner.faults
+
+    run(test)
+
+
+def _inputs(**committed):
+    return {TP(topic, 0): committed.get(topic, 0) for topic in INPUTS}
+
+
+def test_a_partition_that_is_not_assigned_any_more_is_let_go(kafka, store):
+    """With what the copy knows of it, so that its age is not made young again."""
+
+    async def test():
+        owner = Worker(kafka, store)
+        await owner.restore()
+        await owner.take(telemetry(0))
+        owner.commit(telemetry=1)
+        await owner.takeover.restore({}, 2, lambda: True)
+        assert owner.owner.parts == {}
+        assert owner.owner.mark() == {}
+
+    run(test)
+
+
+def test_a_worker_with_a_copy_that_dies_twice_forgets_no_grave_and_no_outbox(
+    kafka, store, tmp_path
+):
+    """What the first restart found is found by the second, too, for nothing of it is committed."""
+
+    async def test():
+        first = Worker(kafka, store, copy := Copy(tmp_path))
+        await first.restore()
+        await first.take(telemetry(0), telemetry(1, OTHER))
+        first.commit(telemetry=2)
+        first.owner._write_outputs = die  # type: ignore[method-assign]
+        assert not await first.take(telemetry(2), request(0, "delete", {}), telemetry(3, OTHER))
+        for generation in (2, 3, 4):
+            copy.close()
+            worker = Worker(kafka, store, copy := Copy(tmp_path))
+            if generation == 2:
+                worker.takeover._finish = die  # type: ignore[method-assign]
+                with pytest.raises(Killed):
+                    await worker.restore({"telemetry": 2}, generation)
+                continue
+            await worker.restore({"telemetry": 2}, generation)
+            assert store.replies["r0"]["status"] == 204
+            assert set(worker.owner.parts[0].twins) == {OTHER}
+            assert await worker.take(telemetry(2), request(0, "delete", {}), telemetry(3, OTHER))
+            assert set(worker.owner.parts[0].twins) == {OTHER}
+            assert worker.owner.parts[0].twins[OTHER]["revision"] == 2
+        kinds = [(c["vehicle_id"], c["kind"]) for c in kafka.values(topics.CHANGES)]
+        assert kinds.count((CAR, "created")) == 1
+        assert kinds.count((CAR, "deleted")) >= 1
+        copy.close()
+
+    run(test)
+
+
+def test_the_copy_is_read_on_from_before_a_tombstone_that_is_still_needed(kafka, store, tmp_path):
+    """A commit that does not cover what the deleted twin had applied leaves its grave open."""
+
+    async def test():
+        worker = Worker(kafka, store, copy := Copy(tmp_path))
+        await worker.restore()
+        await worker.take(telemetry(0), telemetry(1), request(0, "delete", {}))
+        worker.commit(telemetry=1)
+        await worker.take(telemetry(2, OTHER))
+        copy.close()
+        again = Worker(kafka, store, copy := Copy(tmp_path))
+        await again.restore({"telemetry": 1}, generation=2)
+        assert await again.take(telemetry(1), request(0, "delete", {}))
+        assert set(again.owner.parts[0].twins) == {OTHER}
+        await again.take(telemetry(3, OTHER))
+        again.commit(telemetry=4, requests=1)
+        assert again.owner.parts[0].graves == {}
+        await again.take(telemetry(4, OTHER))
+        copy.close()
+        last = Copy(tmp_path)
+        assert last.tail(PLACE, 0, 100).end == len(kafka.logs[PLACE]) - 1
+        last.close()
+
+    run(test)
+
+
+def test_the_copy_gets_a_ledger_entry_that_a_former_owner_had_not_told(kafka, store, tmp_path):
+    """It was in an outbox only; the ledger that was read has an older state of it."""
+
+    async def test():
+        first = Worker(kafka, store, copy := Copy(tmp_path))
+        await first.restore()
+        command = {"id": ids.command_id(CAR, 1, "x"), "name": "ping", "args": {}, "ttl_s": 60}
+        await first.take(telemetry(0))
+        await first.take(request(0, "command", {**command, "lane": "default"}))
+        first.owner._write_outputs = die  # type: ignore[method-assign]
+        assert not await first.take(request(1, "cancel", {"command_id": command["id"]}))
+        for generation, committed in ((2, 1), (3, 2)):
+            copy.close()
+            again = Worker(kafka, store, copy := Copy(tmp_path))
+            await again.restore({"telemetry": 1, "requests": committed}, generation)
+            assert again.owner.parts[0].book.get(command["id"])["state"] == "cancelled"
+            again.commit(telemetry=generation, requests=2)
+            await again.take(telemetry(generation))
+            again.commit(telemetry=generation + 1)
+            await again.take(telemetry(generation + 5))
+        copy.close()
+        last = Copy(tmp_path)
+        tail = last.tail((topics.LEDGER, 0), 0, 100)
+        (entry,) = tail.newest.values()
+        assert orjson.loads(entry.value)["state"] == "cancelled"
+        last.close()
+
+    run(test)

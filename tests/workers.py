@@ -1,0 +1,149 @@
+"""Twin workers that end or freeze at a point of their work, on the servers of a stack.
+
+`Worker` is `tests/worker_app.py` as a process; `Scene` has the stack, a load and the accounts.
+"""
+
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from tests.processes import Process, until
+from tests.worker_accounts import Accounts, Progress
+from tests.worker_load import Load
+from twin.local.data import Endpoints
+from twin.local.process import Child, spawn, tail
+
+APP = Path(__file__).parent / "worker_app.py"
+SESSION_S = 2.0
+"""After this long a worker that is not heard of is not one any more."""
+
+
+class Worker(Process):
+    """A twin worker under a name of its own, with small batches so that there are many."""
+
+    def __init__(self, name: str, endpoints: Endpoints, folder: Path, **told: str) -> None:
+        settings = {
+            "WORKER_ID": name,
+            "BATCH_RECORDS": "50",
+            "SESSION_TIMEOUT_S": str(SESSION_S),
+            "STORE_DIR": str(folder / f"{name}-store"),
+            # No deadline comes but those that the load makes.
+            "STALE_AFTER_S": "36000",
+            "OVERDUE_AFTER_S": "36000",
+            "PYTHONPATH": str(APP.parents[1]),
+        }
+        super().__init__("worker", endpoints, folder, **{**settings, **told})
+        self.name = name
+
+    def start(self, point: str = "", count: int = 1, how: str = "KILL") -> "Worker":
+        """Start it, to be stopped at the `count`-th time that it comes to `point`."""
+        self.starts += 1
+        log = self._folder / f"{self.name}-{self.starts}.log"
+        hooks = [point, str(count), how] if point else []
+        argv = [sys.executable, str(APP), *hooks]
+        self.child = spawn(self.name, argv, self._environment, log)
+        return self
+
+    @property
+    def running(self) -> Child:
+        """The process that was started last."""
+        assert self.child is not None
+        return self.child
+
+    def killed(self, load: Load) -> None:
+        """Wait until it has ended itself by SIGKILL."""
+        until(lambda: load.check() and self.running.exit_code() is not None, lambda: self.words)
+        assert self.running.exit_code() == -signal.SIGKILL, self.running.obituary()
+
+    def frozen(self, load: Load) -> None:
+        """Wait until it has stopped itself by SIGSTOP."""
+        until(lambda: load.check() and self.check() and self.state == "T", lambda: self.words)
+
+    def freeze(self) -> None:
+        """Stop it by SIGSTOP wherever it is."""
+        os.kill(self.running.pid, signal.SIGSTOP)
+
+    def wake(self) -> None:
+        """Let it go on."""
+        os.kill(self.running.pid, signal.SIGCONT)
+
+    @property
+    def state(self) -> str:
+        """As the kernel says: R running, S sleeping, T stopped."""
+        stat = Path(f"/proc/{self.running.pid}/stat").read_text()
+        return stat.rpartition(")")[2].split()[0]
+
+    @property
+    def words(self) -> str:
+        """The end of its log."""
+        return tail(self.running.log, lines=40)
+
+    def events(self, name: str) -> list[dict[str, Any]]:
+        """Lines of its log about an event, of the process that was started last."""
+        lines = self.running.log.read_bytes().splitlines()
+        told = [orjson.loads(line) for line in lines if line.startswith(b"{")]
+        return [event for event in told if event.get("event") == name]
+
+
+class Scene:
+    """A stack on which workers live and die; `prefix` keeps the cars of a test apart."""
+
+    def __init__(self, endpoints: Endpoints, folder: Path, prefix: str) -> None:
+        self.endpoints = endpoints
+        self.prefix = prefix
+        self.workers: list[Worker] = []
+        self._folder = folder
+        self._progress = Progress(endpoints.kafka)
+
+    def worker(self, name: str, **told: str) -> Worker:
+        """A worker that is not started yet."""
+        made = Worker(f"{self.prefix}-{name}", self.endpoints, self._folder, **told)
+        self.workers.append(made)
+        return made
+
+    def load(self, **told: Any) -> Load:
+        """A load that is not started yet."""
+        return Load(self.endpoints.kafka, self.endpoints.redis, self.prefix, **told)
+
+    def settle(self) -> None:
+        """Wait until every record is applied, told and committed."""
+        until(
+            lambda: not self._progress.left(),
+            lambda: f"left: {self._progress.left()}\n{self._words()}",
+        )
+
+    def check(self) -> Accounts:
+        """The accounts, which must be right now."""
+        accounts = self.accounts()
+        found = accounts.faults()
+        assert not found, report(found)
+        return accounts
+
+    def check_soon(self, seconds: float = 40) -> Accounts:
+        """The accounts when they have become right, as they must."""
+        until(
+            lambda: not self.accounts().faults(), lambda: report(self.accounts().faults()), seconds
+        )
+        return self.accounts()
+
+    def accounts(self) -> Accounts:
+        """What there is."""
+        return Accounts(self.endpoints.kafka, self.endpoints.redis, self.prefix)
+
+    def close(self) -> None:
+        """End what still runs."""
+        for worker in self.workers:
+            if worker.child is not None:
+                worker.child.kill()
+
+    def _words(self) -> str:
+        return "\n".join(f"{w.name}:\n{w.words}" for w in self.workers if w.child is not None)
+
+
+def report(found: list[str], most: int = 12) -> str:
+    """Faults for a person."""
+    return "\n".join([f"{len(found)} faults", *(fault[:1600] for fault in found[:most])])

@@ -1,0 +1,140 @@
+"""A copy of the changelogs on the worker's own disk (RocksDB), so that a restart reads only what is new.
+
+    batch -> documents, entries and the places to read on from, in one write batch -> restart -> tails
+
+The place kept is the one at the last commit of the inputs, not the newest: records behind it may hold
+outputs that nobody has told (law 3), so they are read from Kafka once more. A copy that is older than
+half the time for which Kafka keeps tombstones, or whose place Kafka does not have, is not used; one
+that RocksDB finds broken is made anew. Written without fsync: it survives the process; after a crash
+of the machine it is behind, not wrong.
+"""
+
+import time
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Final
+
+import orjson
+from rocksdict import Options, Rdict, WriteBatch
+
+from twin.changelog import Newest, Place, Tail, epoch_of
+from twin.kit import logs
+from twin.wire import topics
+from twin.wire.errors import CartwinError
+
+log = logs.get(__name__)
+
+MAX_AGE_S: Final = 43_200
+_MARK: Final = {topics.TWINS: b"t", topics.LEDGER: b"l"}
+_PLACE: Final = b"p"
+_END: Final = b"\xff"
+
+
+class CopyUnusable(CartwinError):
+    """The folder of the local copy cannot be opened."""
+
+
+class CopyBroken(Exception):
+    """A part of the copy cannot be read; nothing of it is to be trusted."""
+
+
+class Copy:
+    """One database per worker; only one process may have it open."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            try:
+                self._db = Rdict(str(folder), _options())
+            except Exception as error:  # rocksdict raises bare Exception
+                if not str(error).startswith("Corruption"):
+                    raise
+                log.warning("local copy is broken; made anew", error=str(error)[:200])
+                Rdict.destroy(str(folder), _options())
+                self._db = Rdict(str(folder), _options())
+        except Exception as error:
+            raise CopyUnusable(
+                f"STORE_DIR {folder} cannot be opened: {error}; a folder is accepted that this worker"
+                " may write and no other process has open"
+            ) from error
+
+    def begin_anew(self) -> None:
+        """Forget everything."""
+        self._db.close()
+        Rdict.destroy(str(self._folder), _options())
+        self._db = Rdict(str(self._folder), _options())
+
+    def close(self) -> None:
+        """Let go of the folder."""
+        self._db.close()
+
+    def write(
+        self,
+        records: Iterable[tuple[Place, str, bytes | None]],
+        places: Mapping[Place, int],
+    ) -> None:
+        """Keep records (place, key, value or None), and where each place is to be read on from."""
+        batch = WriteBatch(raw_mode=True)
+        for place, key, value in records:
+            name = _prefix(place) + key.encode()
+            if value is None:
+                batch.delete(name)
+            else:
+                batch[name] = value
+        now = int(time.time())
+        for place, offset in places.items():
+            batch[_PLACE + _prefix(place)] = orjson.dumps([offset, now])
+        self._db.write(batch)
+
+    def tail(self, place: Place, low: int, high: int) -> Tail | None:
+        """What the copy has of a place that Kafka holds from `low` to `high`; None when it is no use.
+
+        Raises `CopyBroken`.
+        """
+        try:
+            known = self._db.get(_PLACE + _prefix(place))
+            if known is None:
+                return None
+            offset, at = orjson.loads(known)
+            if low <= offset <= high and time.time() - at <= MAX_AGE_S:
+                return self._read(place, offset)
+        except Exception as error:
+            raise CopyBroken(str(error)[:200]) from error
+        log.warning("local copy is not used", place=place, offset=offset, kafka=[low, high])
+        self.drop(place)
+        return None
+
+    def _read(self, place: Place, offset: int) -> Tail:
+        tail = Tail(offset)
+        prefix = _prefix(place)
+        rows = self._db.iter()
+        rows.seek(prefix)
+        while rows.valid() and (name := rows.key()).startswith(prefix):
+            value = rows.value()
+            epoch = epoch_of(value, {})
+            tail.newest[name[len(prefix) :].decode()] = Newest(epoch, value, {}, offset)
+            tail.epoch = max(tail.epoch, epoch)
+            rows.next()
+        # It ends without a word at a block that cannot be read.
+        rows.status()
+        return tail
+
+    def drop(self, place: Place) -> None:
+        """Forget a place."""
+        prefix = _prefix(place)
+        self._db.delete_range(prefix, prefix + _END)
+        self._db.delete(_PLACE + prefix)
+
+
+def _options() -> Options:
+    options = Options(raw_mode=True)
+    options.create_if_missing(True)
+    options.set_keep_log_file_num(2)
+    options.set_max_total_wal_size(256 * 1024 * 1024)
+    return options
+
+
+def _prefix(place: Place) -> bytes:
+    topic, partition = place
+    return _MARK[topic] + partition.to_bytes(4, "big")

@@ -1,0 +1,133 @@
+"""Writing to Kafka for the owner: changelogs, of which it is the only writer, and outputs.
+
+Acknowledgements are waited for per batch, not by flushing: while one batch is on its way the next is
+decided. Of a changelog only the last record of each partition has a callback: the producer is
+idempotent, so what is before it in the partition is there, too.
+
+Law 5: the offsets that an only writer gets follow on each other. If they do not, somebody else wrote
+to the changelog, and `Foreign` says where; the owner looks what it was.
+"""
+
+import asyncio
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from confluent_kafka import KafkaError, Message, Producer
+
+from twin.changelog import Place
+from twin.wire.errors import CartwinError
+
+_POLL_S: Final = 0.05
+TIMEOUT_S: Final = 330.0
+"""The producer gives a record up after 300 s; if nothing is heard even of that, the client is broken."""
+
+Headers = Sequence[tuple[str, bytes]]
+Entry = tuple[str | bytes | None, bytes | None, Headers | None]
+"""Key, value and headers of a record."""
+
+
+class NotDurable(CartwinError):
+    """Kafka did not acknowledge a write of the worker; the process must end uncommitted."""
+
+
+@dataclass(slots=True)
+class Ticket:
+    """Records on their way."""
+
+    left: int = 0
+    fault: str | None = None
+    foreign: list[tuple[Place, int, int]] = field(default_factory=list)
+    """Place, first offset and end of what somebody else wrote in between."""
+
+
+class Writer:
+    """The worker's producer."""
+
+    def __init__(self, producer: Producer) -> None:
+        self._producer = producer
+        self._ends: dict[Place, int] = {}
+        self._foreign: dict[Place, int] = {}
+        self._polling = asyncio.Lock()
+
+    def begin(self, place: Place, end: int) -> None:
+        """From now on this worker alone writes to a changelog partition, which ends at `end`."""
+        self._ends[place] = end
+        self._foreign[place] = 0
+
+    def end(self, place: Place) -> int:
+        """Where a changelog partition ends when all of ours is there."""
+        return self._ends[place] + self._foreign[place]
+
+    def changelog(self, place: Place, entries: Sequence[Entry], ticket: Ticket) -> None:
+        """Write records of different keys to a changelog partition."""
+        topic, partition = place
+        count = len(entries)
+        expected = self._ends[place] = self._ends[place] + count
+
+        def acknowledged(error: KafkaError | None, message: Message) -> None:
+            if error is None:
+                end, known = (message.offset() or 0) + 1, self._foreign[place]
+                if end > expected + known:
+                    self._foreign[place] = end - expected
+                    ticket.foreign.append((place, expected + known - count, end))
+                elif end < expected + known:
+                    ticket.fault = f"a record in front of {topic}/{partition}/{end - 1} is missing"
+            _count(ticket, error)
+
+        ticket.left += 1
+        plain: list[dict[str, Any]] = []
+        special: list[Entry] = []
+        for entry in entries:
+            if entry[2]:
+                special.append(entry)
+            else:
+                plain.append({"key": entry[0], "value": entry[1]})
+        last = plain.pop() if plain else None
+        final: Entry = special.pop() if last is None else (last["key"], last["value"], None)
+        for entry in special:
+            self._produce(topic, partition, entry, None)
+        if plain and self._producer.produce_batch(topic, plain, partition) != len(plain):
+            for left in plain:
+                if "_error" in left:
+                    self._produce(topic, partition, (left["key"], left["value"], None), None)
+        self._produce(topic, partition, final, acknowledged)
+
+    def send(self, topic: str, partition: int, entry: Entry, ticket: Ticket) -> None:
+        """Write one record to any other topic."""
+        ticket.left += 1
+        self._produce(topic, partition, entry, lambda error, _message: _count(ticket, error))
+
+    async def wait(self, ticket: Ticket) -> None:
+        """Return when Kafka has all of a ticket's records; raises `NotDurable`."""
+        deadline = time.monotonic() + TIMEOUT_S
+        while ticket.left:
+            # One thread at a time, so acknowledgements are heard in the order of the writes; whoever
+            # waits for the next batch does not sleep over what this poll has heard for it.
+            async with self._polling:
+                if ticket.left:
+                    await asyncio.to_thread(self._producer.poll, _POLL_S)
+            if time.monotonic() > deadline:
+                raise NotDurable(f"{ticket.left} writes are not acknowledged in {TIMEOUT_S:.0f} s")
+        if ticket.fault is not None:
+            raise NotDurable(f"Kafka refused a record: {ticket.fault}")
+
+    def _produce(self, topic: str, partition: int, entry: Entry, on_delivery: Any) -> None:
+        key, value, headers = entry
+        while True:
+            try:
+                self._producer.produce(
+                    topic, value, key, partition, on_delivery, headers=list(headers or ())
+                )
+            except BufferError:
+                # The queue is bounded: wait for the broker to take some of it.
+                self._producer.poll(0.1)
+            else:
+                return
+
+
+def _count(ticket: Ticket, error: KafkaError | None) -> None:
+    ticket.left -= 1
+    if error is not None:
+        ticket.fault = error.str()

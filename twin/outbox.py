@@ -1,0 +1,77 @@
+"""Outputs that travel with the state (law 3): what a batch still has to tell about one vehicle.
+
+    decide -> Outputs -> header of the twin's changelog record -> told -> input offsets committed
+                              | killed in between
+                              +-> the next owner finds it, and tells it again
+
+The changelog record of a twin is the only commit point of a batch for a vehicle: its ledger entries,
+changes, downlinks and replies follow from it. `at` names the input record that caused
+an output. If the offset committed for that input is not behind it, nobody knows whether the output
+was told, so it is told again; ids are the same, so whoever reads them can drop repeats.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final, Literal
+
+import orjson
+
+MAX_BYTES: Final = 512 * 1024
+"""A batch is cut when the outputs of one vehicle reach this. One record adds at most what 50 open
+commands of 32 KiB need twice, so a header stays below `topics.TWINS_MAX_BYTES`."""
+
+Kind = Literal["ledger", "changes", "downlink", "replies"]
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """One record to be written: JSON `value` (None = a tombstone) under `key`."""
+
+    kind: Kind
+    key: str
+    value: bytes | None
+    revision: int
+    """Of the twin when it was decided; orders ledger entries."""
+
+
+@dataclass(slots=True)
+class Outbox:
+    """The outputs of one vehicle in one batch, in order, by the input record that caused them."""
+
+    causes: list[tuple[str, int, list[Output]]] = field(default_factory=list)
+    size: int = 0
+
+    def add(self, topic: str, offset: int, outputs: list[Output]) -> None:
+        """What one applied record brought about."""
+        self.causes.append((topic, offset, outputs))
+        self.size += sum(len(output.value or b"") + len(output.key) for output in outputs)
+
+    def dump(self) -> bytes:
+        """As the header of a changelog record."""
+        return orjson.dumps(
+            [
+                {
+                    "at": [topic, offset],
+                    "out": [
+                        [
+                            o.kind,
+                            o.key,
+                            o.revision,
+                            None if o.value is None else orjson.Fragment(o.value),
+                        ]
+                        for o in outputs
+                    ],
+                }
+                for topic, offset, outputs in self.causes
+            ]
+        )
+
+
+def untold(outbox: bytes, committed: Mapping[str, int]) -> Iterable[Output]:
+    """Outputs in a header whose input is not committed: `committed` = topic -> next offset."""
+    causes: list[dict[str, Any]] = orjson.loads(outbox)
+    for cause in causes:
+        topic, offset = cause["at"]
+        if offset >= committed.get(topic, 0):
+            for kind, key, revision, value in cause["out"]:
+                yield Output(kind, key, None if value is None else orjson.dumps(value), revision)
