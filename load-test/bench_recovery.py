@@ -26,10 +26,11 @@ from typing import Any, Final
 import fastavro
 import orjson
 import redis
-from confluent_kafka import Consumer, KafkaException, TopicPartition
+from confluent_kafka import KafkaException
 
 from bench_accounts import Accounts
 from bench_broker import TELEMETRY, Broker, BrokerFailed
+from bench_fresh import TWINS, FreshWrites
 from bench_output import MISSED, OK, STOPPED, Screen, fail, leave, machine, result
 from bench_pace import Pacer
 from bench_parts import partitions_of, parts
@@ -40,7 +41,6 @@ from twin.local.options import BENCHMARK_JVM, FREE_PORTS
 from twin.local.ports import PortPicker
 
 PARTITIONS: Final = 12
-TWINS: Final = "twins"
 LIMITS: Final = {
     "takeover": {"total_s": 15.0, "restore_s": 8.0},
     "restart-cold": {"total_s": 15.0, "restore_s": 8.0},
@@ -268,42 +268,6 @@ class Bench:
                 continue  # an owner's fence: no vehicle
             accounts.add_twin(key, orjson.loads(value) if value else None)
         return accounts.line()
-
-
-class FreshWrites:
-    """Watches `twins` for the first record in each of some partitions that applied something new.
-
-    `first`: partition -> when that record was made, seconds since 1970 (its timestamp, by the worker).
-    """
-
-    def __init__(self, bootstrap: str, partitions: frozenset[int], ends: dict[int, int]) -> None:
-        self._partitions = partitions
-        self._applied: dict[int, int] = {}
-        self.first: dict[int, float] = {}
-        self._consumer = Consumer(
-            {"bootstrap.servers": bootstrap, "group.id": "bench-watch", "log_level": 0}
-        )
-        self._consumer.assign([TopicPartition(TWINS, p, ends.get(p, 0)) for p in partitions])
-
-    def complete(self) -> bool:
-        return self.first.keys() == self._partitions
-
-    def read(self, killed_at: float) -> None:
-        """Take what has come. A worker that is dead by `killed_at` only says how far it was."""
-        for message in self._consumer.consume(5000, timeout=0.1):
-            if message.error() is not None or not message.value():
-                continue
-            partition = int(message.partition() or 0)
-            applied = orjson.loads(message.value() or b"")["applied"]["telemetry"][1]
-            made_at = message.timestamp()[1] / 1000
-            if made_at <= killed_at:
-                self._applied[partition] = max(applied, self._applied.get(partition, -1))
-            elif applied > self._applied.get(partition, -1):
-                self.first.setdefault(partition, made_at)
-
-    def close(self) -> None:
-        """Leave Kafka."""
-        self._consumer.close()
 
 
 def summary(runs: list[Kill]) -> dict[str, Any]:

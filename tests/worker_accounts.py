@@ -7,6 +7,7 @@ the cars of `tests/worker_load.py`. `faults` names what is not as it must be; no
 nothing was lost, doubled, overwritten by an older state or told wrongly.
 """
 
+import time
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -326,10 +327,12 @@ def read(bootstrap: str, names: Iterable[str]) -> list[Record]:
         known = consumer.list_topics(timeout=SILENCE_S).topics
         left = {(name, number) for name in names for number in known[name].partitions}
         consumer.assign([TopicPartition(*place, OFFSET_BEGINNING) for place in left])
+        silent = time.monotonic() + SILENCE_S
         while left:
-            messages = consumer.consume(1000, SILENCE_S)
-            assert messages, f"Kafka gives no more of {left}"
-            for message in messages:
+            assert time.monotonic() < silent, f"Kafka gives no more of {left}"
+            # It waits for as many as that, even at the end of everything.
+            for message in consumer.consume(1000, 0.05):
+                silent = time.monotonic() + SILENCE_S
                 place = (message.topic(), message.partition())
                 if message.error() is not None:
                     left.discard(place)
@@ -346,25 +349,30 @@ class Progress:
 
     def __init__(self, bootstrap: str) -> None:
         self._admin = AdminClient({"bootstrap.servers": bootstrap})
-        known = self._admin.list_topics(timeout=SILENCE_S).topics
-        self._places = [
-            TopicPartition(name, number) for name in INPUTS for number in known[name].partitions
-        ]
 
     def left(self) -> dict[tuple[str, int], int]:
         """Records of each input partition that are not committed; empty when all are."""
-        wanted = {place: OffsetSpec.latest() for place in self._places}
-        ends = {
-            (place.topic, place.partition): done.result(SILENCE_S).offset
-            for place, done in self._admin.list_offsets(wanted).items()
-        }
-        group = ConsumerGroupTopicPartitions(GROUP, self._places)
+        ends = self.ends(INPUTS)
+        group = ConsumerGroupTopicPartitions(GROUP, [TopicPartition(*place) for place in ends])
         (done,) = self._admin.list_consumer_group_offsets([group]).values()
         committed = {
             (place.topic, place.partition): max(place.offset, 0)
             for place in done.result(SILENCE_S).topic_partitions
         }
         return {p: end - committed[p] for p, end in ends.items() if end > committed[p]}
+
+    def ends(self, names: Iterable[str]) -> dict[tuple[str, int], int]:
+        """Offset behind the last record of each partition of topics."""
+        known = self._admin.list_topics(timeout=SILENCE_S).topics
+        wanted: Any = {
+            TopicPartition(name, number): OffsetSpec.latest()
+            for name in names
+            for number in known[name].partitions
+        }
+        return {
+            (place.topic, place.partition): done.result(SILENCE_S).offset
+            for place, done in self._admin.list_offsets(wanted).items()
+        }
 
 
 def _contents(topic: str, records: Iterable[Record]) -> Iterator[str]:

@@ -1,7 +1,8 @@
-"""Kafka and the read model in memory, for the worker's shell without servers and without threads' luck.
+"""Kafka and the read model in memory, for the worker's shell without servers.
 
-`Kafka` is an append-only log per partition. A `Producer` of it keeps what it was given until it is polled,
-as a real one does while a process is frozen; so a test says when a write arrives, and behind which.
+`Kafka` is an append-only log per partition. A `Producer` of it keeps what it was given until it is
+polled, as a real one does while its process is frozen: a test says when a write arrives, and behind
+which.
 """
 
 import asyncio
@@ -188,7 +189,7 @@ class View:
 
 
 class Worker:
-    """A worker's shell on a `Kafka` and a `Redis` in memory: restores, takes records, dies when dropped."""
+    """A worker's shell on a `Kafka` and a `Redis` in memory; it dies when it is not used any more."""
 
     def __init__(self, kafka: Kafka, store: Redis, copy: Copy | None = None) -> None:
         self.kafka = kafka

@@ -6,16 +6,21 @@
 import os
 import signal
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import orjson
+import pytest
 
 from tests.processes import Process, until
+from tests.stacks import MakeStack, make_module_stack
 from tests.worker_accounts import Accounts, Progress
 from tests.worker_load import Load
 from twin.local.data import Endpoints
 from twin.local.process import Child, spawn, tail
+
+__all__ = ["PARTITIONS", "Scene", "Worker", "make_module_stack", "scene", "servers"]
 
 APP = Path(__file__).parent / "worker_app.py"
 SESSION_S = 2.0
@@ -71,6 +76,15 @@ class Worker(Process):
         """Let it go on."""
         os.kill(self.running.pid, signal.SIGCONT)
 
+    def ended(self) -> bool:
+        """Whether it has ended."""
+        return self.running.exit_code() is not None
+
+    def serves(self) -> list[int]:
+        """The partitions that it says it serves now."""
+        told = [e for e in self._events() if e.get("event") in ("revoked", "resumed")]
+        return told[-1]["partitions"] if told and told[-1]["event"] == "resumed" else []
+
     @property
     def state(self) -> str:
         """As the kernel says: R running, S sleeping, T stopped."""
@@ -84,9 +98,12 @@ class Worker(Process):
 
     def events(self, name: str) -> list[dict[str, Any]]:
         """Lines of its log about an event, of the process that was started last."""
-        lines = self.running.log.read_bytes().splitlines()
-        told = [orjson.loads(line) for line in lines if line.startswith(b"{")]
-        return [event for event in told if event.get("event") == name]
+        return [event for event in self._events() if event.get("event") == name]
+
+    def _events(self) -> list[dict[str, Any]]:
+        # A line that is being written is not there yet.
+        lines = self.running.log.read_bytes().rpartition(b"\n")[0].splitlines()
+        return [orjson.loads(line) for line in lines if line.startswith(b"{")]
 
 
 class Scene:
@@ -96,18 +113,22 @@ class Scene:
         self.endpoints = endpoints
         self.prefix = prefix
         self.workers: list[Worker] = []
-        self._folder = folder
+        self.folder = folder
         self._progress = Progress(endpoints.kafka)
 
     def worker(self, name: str, **told: str) -> Worker:
         """A worker that is not started yet."""
-        made = Worker(f"{self.prefix}-{name}", self.endpoints, self._folder, **told)
+        made = Worker(f"{self.prefix}-{name}", self.endpoints, self.folder, **told)
         self.workers.append(made)
         return made
 
     def load(self, **told: Any) -> Load:
         """A load that is not started yet."""
         return Load(self.endpoints.kafka, self.endpoints.redis, self.prefix, **told)
+
+    def until(self, condition: Callable[[], Any], load: Load) -> Any:
+        """Wait under load; fails at once when the load does."""
+        return until(lambda: load.check() and condition(), self._words)
 
     def settle(self) -> None:
         """Wait until every record is applied, told and committed."""
@@ -125,14 +146,22 @@ class Scene:
 
     def check_soon(self, seconds: float = 40) -> Accounts:
         """The accounts when they have become right, as they must."""
-        until(
-            lambda: not self.accounts().faults(), lambda: report(self.accounts().faults()), seconds
-        )
-        return self.accounts()
+        last: list[Accounts] = []
+
+        def right() -> bool:
+            last[:] = [self.accounts()]
+            return not last[0].faults()
+
+        until(right, lambda: report(last[0].faults()), seconds)
+        return last[0]
 
     def accounts(self) -> Accounts:
         """What there is."""
         return Accounts(self.endpoints.kafka, self.endpoints.redis, self.prefix)
+
+    def ends(self, names: tuple[str, ...]) -> int:
+        """How many records the topics have had."""
+        return sum(self._progress.ends(names).values())
 
     def close(self) -> None:
         """End what still runs."""
@@ -142,6 +171,23 @@ class Scene:
 
     def _words(self) -> str:
         return "\n".join(f"{w.name}:\n{w.words}" for w in self.workers if w.child is not None)
+
+
+PARTITIONS = 4
+
+
+@pytest.fixture(scope="module")
+def servers(make_module_stack: MakeStack) -> Endpoints:
+    """Kafka and Redis for the workers of one module alone."""
+    return make_module_stack(partitions=PARTITIONS, mqtt="amqtt")[1]
+
+
+@pytest.fixture
+def scene(servers: Endpoints, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Scene]:
+    """A scene of the test's own on the servers of its module."""
+    made = Scene(servers, tmp_path, prefix=f"t{abs(hash(request.node.nodeid)) % 10**6}")
+    yield made
+    made.close()
 
 
 def report(found: list[str], most: int = 12) -> str:

@@ -72,9 +72,9 @@ class Copy:
     def write(
         self,
         records: Iterable[tuple[Place, str, bytes | None]],
-        places: Mapping[Place, int],
+        places: Mapping[Place, tuple[int, int]],
     ) -> None:
-        """Keep records (place, key, value or None), and where each place is to be read on from."""
+        """Keep records (place, key, value or None), and of places where to read on, and the owner's epoch."""
         batch = WriteBatch(raw_mode=True)
         for place, key, value in records:
             name = _prefix(place) + key.encode()
@@ -83,8 +83,8 @@ class Copy:
             else:
                 batch[name] = value
         now = int(time.time())
-        for place, offset in places.items():
-            batch[_PLACE + _prefix(place)] = orjson.dumps([offset, now])
+        for place, (offset, epoch) in places.items():
+            batch[_PLACE + _prefix(place)] = orjson.dumps([offset, now, epoch])
         self._db.write(batch)
 
     def tail(self, place: Place, low: int, high: int) -> Tail | None:
@@ -96,25 +96,24 @@ class Copy:
             known = self._db.get(_PLACE + _prefix(place))
             if known is None:
                 return None
-            offset, at = orjson.loads(known)
+            offset, at, epoch = orjson.loads(known)
             if low <= offset <= high and time.time() - at <= MAX_AGE_S:
-                return self._read(place, offset)
+                return self._read(place, offset, epoch)
         except Exception as error:
             raise CopyBroken(str(error)[:200]) from error
         log.warning("local copy is not used", place=place, offset=offset, kafka=[low, high])
         self.drop(place)
         return None
 
-    def _read(self, place: Place, offset: int) -> Tail:
-        tail = Tail(offset)
+    def _read(self, place: Place, offset: int, epoch: int) -> Tail:
+        tail = Tail(offset, epoch=epoch)
         prefix = _prefix(place)
         rows = self._db.iter()
         rows.seek(prefix)
         while rows.valid() and (name := rows.key()).startswith(prefix):
             value = rows.value()
-            epoch = epoch_of(value, {})
-            tail.newest[name[len(prefix) :].decode()] = Newest(epoch, value, {}, offset)
-            tail.epoch = max(tail.epoch, epoch)
+            newest = Newest(epoch_of(value, {}), value, {}, offset)
+            tail.newest[name[len(prefix) :].decode()] = newest
             rows.next()
         # It ends without a word at a block that cannot be read.
         rows.status()

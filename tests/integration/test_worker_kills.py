@@ -1,28 +1,19 @@
 """Law 4 on real Kafka and Redis: a worker killed at any step loses nothing and doubles nothing."""
 
+import shutil
+
+import orjson
 import pytest
 
-from tests.stacks import make_module_stack
-from tests.worker_app import OWNING
-from tests.workers import Scene
+from tests.worker_app import OWNING, TAKING_OVER
+from tests.workers import PARTITIONS, make_module_stack, scene, servers
+from twin import copy as store
+from twin.copy import Copy
+from twin.wire import topics
 
-__all__ = ["make_module_stack"]
+__all__ = ["make_module_stack", "scene", "servers"]
 
 pytestmark = pytest.mark.integration
-
-
-@pytest.fixture(scope="module")
-def servers(make_module_stack):
-    """Kafka with 4 partitions and Redis, for the workers of this module alone."""
-    _, endpoints = make_module_stack(partitions=4, mqtt="amqtt")
-    return endpoints
-
-
-@pytest.fixture
-def scene(servers, tmp_path, request):
-    made = Scene(servers, tmp_path, prefix=f"t{abs(hash(request.node.nodeid)) % 10**6}")
-    yield made
-    made.close()
 
 
 def kill_at(scene, store, points):
@@ -40,7 +31,66 @@ def kill_at(scene, store, points):
 
 
 def test_a_worker_killed_after_every_step_in_turn_loses_and_doubles_nothing(scene):
-    """One after the other, each where the one before has left."""
-    accounts = kill_at(scene, "rocksdb", [(point, 2) for point in OWNING])
+    """One after the other, each where the one before has left, those of a takeover in between."""
+    points = [(point, 2) for point in OWNING]
+    points[4:4] = [(point, 1) for point in TAKING_OVER]
+    accounts = kill_at(scene, "rocksdb", points)
     kinds = {car.kind for car in accounts.cars.values()}
     assert kinds == {"plain", "match", "cmd", "sent", "due", "gone", "again", "made", "ghost"}
+
+
+@pytest.mark.deep
+@pytest.mark.parametrize("store", ["memory", "rocksdb"])
+@pytest.mark.parametrize("point", [*OWNING, *TAKING_OVER])
+def test_a_worker_killed_again_and_again_at_one_step(scene, store, point):
+    """At the first, the third and the tenth time that it comes there."""
+    if point == "copy" and store == "memory":
+        return
+    counts = (1, 1, 1) if point in TAKING_OVER else (1, 3, 10, 3, 1, 10)
+    kill_at(scene, store, [(point, count) for count in counts])
+
+
+def spoil(folder, how):
+    """Make a stopped worker's copy useless."""
+    places = [(topic, p) for topic in (topics.TWINS, topics.LEDGER) for p in range(PARTITIONS)]
+    if how == "broken":
+        for file in folder.iterdir():
+            if file.name != "LOCK":
+                file.write_bytes(b"\0broken\n")
+    elif how == "gone":
+        shutil.rmtree(folder)
+    else:
+        copy = Copy(folder)
+        if how == "of another cluster":
+            copy.write([], dict.fromkeys(places, 10**9))
+        else:
+            for place in places:
+                offset = copy.tail(place, 0, 10**9).end
+                copy._db[store._PLACE + store._prefix(place)] = orjson.dumps([offset, 0])
+        copy.close()
+
+
+def test_a_warm_restart_reads_only_what_is_new_and_a_useless_copy_is_not_used(scene):
+    """Stopped under load each time; the accounts are right with and without the copy."""
+    worker = scene.worker("w", STORE="rocksdb")
+    restored = {}
+    with scene.load() as load:
+        worker.start()
+        for how in ("warm", "broken", "too old", "of another cluster", "gone"):
+            enough = load.records + 300
+            scene.until(lambda least=enough: worker.serves() and load.records > least, load)
+            assert worker.stop() == 0, worker.words
+            if how != "warm":
+                spoil(scene.folder / f"{worker.name}-store", how)
+            worker.start()
+            (restored[how],) = scene.until(lambda: worker.events("restored"), load)
+    scene.settle()
+    scene.check()
+    assert worker.stop() == 0, worker.words
+    warm = restored.pop("warm")
+    assert warm["from_copy"] >= warm["twins"] + warm["commands"] > 20
+    assert {how: found["from_copy"] for how, found in restored.items()} == dict.fromkeys(
+        restored, 0
+    )
+    # A cold start reads everything, and the log was shorter when the warm one read its end.
+    assert 0 < 3 * warm["records"] < min(found["records"] for found in restored.values())

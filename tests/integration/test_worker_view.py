@@ -525,6 +525,58 @@ def test_nothing_is_shown_before_it_is_durable(url, store):
     check_index(store, {"a": twin("a"), "b": twin("b", 2)})
 
 
+class Gate:
+    """What Kafka has not acknowledged yet: who waits for it, waits until it opens."""
+
+    def __init__(self):
+        self.reached, self.opened, self.waited = asyncio.Event(), asyncio.Event(), 0
+
+    async def durable(self):
+        self.waited += 1
+        self.reached.set()
+        await self.opened.wait()
+
+
+def test_twin_deleted_while_the_takeover_waits_does_not_return(url, store):
+    """Between reading the tables and showing them a batch deletes one twin and changes another."""
+
+    async def run():
+        gate = Gate()
+        async with Owner(url) as owner:
+            owner.hold(twin("a"), twin("b"), twin("c"))
+            await owner.claim(*{place(v) for v in "abc"})
+            owner.start(gate.durable)
+            await asyncio.wait_for(gate.reached.wait(), DEADLINE_S)
+            await owner.write(twin("b", 2), deleted=["a"])
+            gate.opened.set()
+            await owner.shown()
+            return gate.waited
+
+    # Once for each partition that had something to show, and never because something is too much.
+    assert asyncio.run(run()) == len({place(v) for v in "abc"})
+    check_index(store, {"b": twin("b", 2), "c": twin("c")})
+
+
+def test_twin_made_while_it_is_about_to_be_swept_stays(url, store):
+    """What a former owner left is looked at once more before it is removed."""
+
+    async def run():
+        async with Owner(url, 1) as before:
+            await before.claim()
+            await before.write(twin("a", 9), twin("b", 9))
+        gate = Gate()
+        async with Owner(url, 2) as owner:
+            await owner.claim()
+            owner.start(gate.durable)
+            await asyncio.wait_for(gate.reached.wait(), DEADLINE_S)
+            await owner.write(twin("a", 1, epoch=2))
+            gate.opened.set()
+            await owner.shown()
+
+    asyncio.run(run())
+    check_index(store, {"a": twin("a", 1, epoch=2)})
+
+
 def test_older_state_of_a_batch_on_its_way_does_not_replace_a_shown_one(url, store):
     """The takeover may be ahead of the batches: a reader never sees a revision go back."""
     newest = twin("a", 5)

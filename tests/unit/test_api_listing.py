@@ -146,6 +146,25 @@ def test_page_that_costs_too_much_ends_and_goes_on(monkeypatch: pytest.MonkeyPat
     assert 4 <= len(found) <= 8
 
 
+@pytest.mark.parametrize(
+    ("text", "looked_at"),
+    [("fleet eq x and health ne alarm", 26), ("fleet eq x and health eq alarm", 3)],
+)
+def test_page_costs_the_smaller_way(text: str, looked_at: int) -> None:
+    """Frequent matches are met on the way; rare ones are in a set that is read."""
+    cars = [car(f"c{n:03}", "x", "alarm" if n % 70 == 0 else "normal", n, 0) for n in range(200)]
+    asked = []
+
+    class Watched(FakeReader):
+        async def among(self, selectors: Any, ids: Any) -> list[str]:
+            asked.append(len(ids))
+            return await super().among(selectors, ids)
+
+    (first, *_) = pages(Watched(*cars), text, "vehicle_id", 25)
+    assert first == expected(cars, text, "vehicle_id")[:25]
+    assert asked[0] == looked_at
+
+
 @pytest.mark.parametrize("sort", SORTS)
 def test_order_is_read_and_its_cursor_comes_back(sort: str) -> None:
     """Every indexed field both ways; a place survives the way through a client."""

@@ -1,7 +1,7 @@
 """One page of twins: candidates in the order asked for, those whose documents fulfil the filter.
 
-    smallest set that the index has of a condition -> all of it, arranged      (when it is small)
-    otherwise the order itself, from the place of the cursor on                (then hits are frequent)
+    smallest set that the index has of a condition -> all of it, arranged      (when that is less)
+    otherwise the order itself, from the place of the cursor on                (when hits are frequent)
       -> among the other sets of the index -> documents, judged by the conditions -> page
 
 What a page may cost is bounded: when so many ids or documents were looked at, it ends with what it has,
@@ -28,7 +28,7 @@ _SMALL: Final = 2000
 _CHUNK: Final = 1000
 _DOCUMENTS: Final = 25
 """Fewest to be fetched at once, where some of them may not fulfil the filter."""
-_MOST_IDS: Final = 20_000
+_MOST_IDS: Final = 10_000
 _MOST_DOCUMENTS: Final = 2000
 _VALUE: Final = 25
 """To look for one value of a text field costs as much as so many ids."""
@@ -60,7 +60,7 @@ async def select(
     limit: int,
 ) -> Page:
     """Up to `limit` twins behind `after` that fulfil all conditions."""
-    search = await _plan(reader, conditions, order)
+    search = await _plan(reader, conditions, order, limit)
     found: list[tuple[Place, bytes]] = []
     ids = documents = 0
     async with aclosing(search.candidates(after, limit + 1)) as stream:
@@ -101,12 +101,18 @@ def _bodies(found: list[tuple[Place, bytes]], order: Order) -> list[bytes]:
     return [bodies[place.vehicle_id] for place in places]
 
 
-async def _plan(reader: Reader, conditions: Sequence[Condition], order: Order) -> "_Search":
+async def _plan(
+    reader: Reader, conditions: Sequence[Condition], order: Order, limit: int
+) -> "_Search":
     selectors = [s for s in dict.fromkeys(c.selector() for c in conditions) if s is not None]
     sizes = await reader.sizes(selectors)
     whole = None
     if sizes and min(sizes) <= _SMALL:
-        whole = selectors.pop(sizes.index(min(sizes)))
+        total = await reader.total()
+        # How far one has to go for a page, were the conditions independent of each other.
+        walk = limit * math.prod(total / max(size, 1) for size in sizes)
+        if min(sizes) <= walk:
+            whole = selectors.pop(sizes.index(min(sizes)))
     return _Search(reader, order, selectors, whole)
 
 

@@ -32,6 +32,7 @@ _PROGRAMS: Final = {
     "twin": "CPU a message and rate of the twin worker, beside Faust, Quix and Kafka Streams.",
     "recovery": "Kill a worker under load: seconds until it is served again, nothing lost or doubled.",
     "memory": "Resident bytes a twin, in the worker and in Redis.",
+    "api": "Latency of the API's calls while telemetry flows, and whether its answers are true.",
 }
 """Benches that are programs of load-test/; `--help` is answered by the program itself."""
 _TOPICS: Final = ("twins", "scores", "ledger")

@@ -24,7 +24,7 @@ COMMANDS_KEPT: Final = 200
 _WORK: Final = 3000
 """About how many microseconds of Redis one transaction may take: meanwhile nobody else is served."""
 _BYTES: Final = 1024 * 1024
-_PLAIN, _FULL, _DROP, _COMMAND, _REPLY = 12, 40, 40, 8, 4
+_PLAIN, _FULL, _DROP, _COMMAND, _REPLY = 20, 40, 40, 8, 4
 """Microseconds of Redis for each."""
 _PUT: Final = scripts.sha(scripts.PUT)
 _DROP_SHA: Final = scripts.sha(scripts.DROP)
@@ -99,7 +99,8 @@ class Packing:
         answer = orjson.dumps(reply)
         request_id = reply["request_id"]
         self._others += (
-            packed("SET", keys.reply(request_id), answer, "EX", keys.REPLY_TTL_S),
+            # The first decision under a request id stands.
+            packed("SET", keys.reply(request_id), answer, "EX", keys.REPLY_TTL_S, "NX"),
             packed("PUBLISH", keys.REPLIES, request_id),
         )
         self._count(_REPLY, len(answer))

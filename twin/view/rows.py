@@ -10,6 +10,7 @@ from typing import Final, NamedTuple, cast
 
 import orjson
 
+from twin.document import Document
 from twin.reported import Reported
 from twin.wire.catalogue import INDEXED
 from twin.wire.records import Twin
@@ -43,8 +44,7 @@ class Row(NamedTuple):
 
 def row(twin: Twin, document: bytes) -> Row:
     """The row of a twin whose JSON is `document`."""
-    attributes, health, presence = twin["attributes"], twin["health"], twin["presence"]
-    state = health["state"]
+    presence = twin["presence"]
     numbers: list[float | None] = [None] * _NUMBERS
     for group in cast(Reported, twin["reported"]).groups:
         values = group.values
@@ -56,18 +56,32 @@ def row(twin: Twin, document: bytes) -> Row:
     numbers[-1] = presence.get("seen")
     return Row(
         version(twin),
-        Standing(
-            presence["state"],
-            state,
-            attributes.get("fleet", ""),
-            attributes.get("model", ""),
-            attributes.get("firmware", ""),
-            len(twin["commands"]["open"]),
-            health["since"] if state == "alarm" else 0,
-        ),
+        _standing(twin, presence["state"]),
         numbers,
         document,
     )
+
+
+def _standing(twin: Twin, presence: str) -> Standing:
+    """What telemetry does not change: made once for the same parts (`document.dump` came before)."""
+    known = twin if type(twin) is Document else None
+    if known is not None and known.memo is not None:
+        parts, standing = cast(tuple[object, Standing], known.memo)
+        if parts is known.parts and standing.presence == presence:
+            return standing
+    attributes, health = twin["attributes"], twin["health"]
+    standing = Standing(
+        presence,
+        health["state"],
+        attributes.get("fleet", ""),
+        attributes.get("model", ""),
+        attributes.get("firmware", ""),
+        len(twin["commands"]["open"]),
+        health["since"] if health["state"] == "alarm" else 0,
+    )
+    if known is not None:
+        known.memo = known.parts, standing
+    return standing
 
 
 def version(twin: Twin) -> Version:

@@ -233,7 +233,7 @@ class View:
 
         def pack(packing: Packing) -> None:
             for vehicle_id, changed in rows.items():
-                if vehicle_id in part.twins and vehicle_id in part.pending:
+                if vehicle_id in part.twins:
                     part.pack(packing, vehicle_id, changed)
 
         async with self._turn:
