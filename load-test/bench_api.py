@@ -4,8 +4,9 @@ One worker, two API replicas, own Kafka and Redis. A paced producer writes telem
 to Kafka, at the rate that is asked for, while clients (bench_calls.py) read, list and write through both
 replicas. All cars are online, so desired and commands also go to the downlink topic.
 
-  decided writes   PATCH desired with and without If-Match, POST command (new, and again with its
-                   Idempotency-Key through the other replica), PUT attributes: the owner's word
+  decided writes   PATCH desired with and without If-Match, POST command, PUT attributes: each waits for
+                   the word of the twin's owner
+  repeated         POST command again with its Idempotency-Key through the other replica
   reads            GET twin, with If-None-Match, GET desired with the token of a write, GET list
 
 Afterwards what was answered is held against what is there: each car's desired version is the number of
@@ -47,7 +48,9 @@ CARS: Final = 200
 """Vehicles that clients call about."""
 LIMIT_MS: Final = 100.0
 """Of the 99th percentile of all decided writes."""
-_WARM_S: Final = 5.0
+_WARM_S: Final = 20.0
+"""Broker, worker and replicas run for so long under the same load before it counts: they compile, and
+fill their caches."""
 _PERCENTS: Final = (50, 90, 99)
 _STEP: Final = re.compile(r'cartwin_twin_step_seconds_(sum|count)\{step="(\w+)"\} (\S+)')
 
@@ -185,7 +188,7 @@ class Bench:
     def _measure(self, pacer: Pacer) -> dict[str, Any]:
         """Run the clients; their tally, and what the processes did meanwhile."""
         options = self._options
-        self._screen.say(f"calling for {options.seconds} s, {CALLS_PER_S} calls/s")
+        self._screen.say(f"{CALLS_PER_S} calls/s for {_WARM_S:g} + {options.seconds} s")
         tally = self._folder / "tally.json"
         argv = [
             *(sys.executable, str(ROOT / "load-test/bench_calls.py"), "--urls"),

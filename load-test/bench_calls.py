@@ -41,7 +41,7 @@ MIX: Final = {
     "list_twins": 15,
 }
 """Kinds of calls and their parts of a hundred."""
-DECIDED: Final = ("patch", "patch_if_match", "post_command", "post_command_again", "put_attributes")
+DECIDED: Final = ("patch", "patch_if_match", "post_command", "put_attributes")
 """Kinds that the twin's owner decides."""
 TIMEOUT_S: Final = 15.0
 _CONNECTIONS: Final = 200

@@ -101,9 +101,7 @@ def main() -> None:
         internal=True,
         allow_empty=True,
     )
-    app.Table(
-        told.changelog, changelog_topic=changelog, partitions=told.partitions, key_type=str
-    )
+    app.Table(told.changelog, changelog_topic=changelog, partitions=told.partitions, key_type=str)
     app.restorer = rows = Rows(told.bootstrap, told.changelog)
     out = os.open(told.out, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
 

@@ -203,7 +203,13 @@ class Worker:
         self.owner = Owner(
             self.writer, view, copy, context, PARTITIONS, self._on_foreign, self.faults.append
         )
-        self.takeover = Takeover(self.owner, reader, self.writer, view, copy, context)
+        self.takeover = Takeover(
+            self.owner, reader, self.writer, view, copy, context, self._on_fault
+        )
+
+    @staticmethod
+    def _on_fault(error: Exception) -> None:
+        raise error
 
     async def _on_foreign(self, ticket: Ticket) -> None:
         await self.takeover.examine(ticket)

@@ -93,7 +93,7 @@ class Owner:
         """Held while the twins are ahead of what is written of them."""
         self._last: asyncio.Task[None] | None = None
         self._told: dict[Place, int] = {}
-        self._safe: dict[Place, int] = {}
+        self._safe: dict[Place, tuple[int, int]] = {}
 
     async def take(self, records: Sequence[Any], done: Callable[[], None]) -> None:
         """Decide Kafka records and start to carry them out; `done` is called when all is told.
@@ -363,23 +363,25 @@ class Owner:
             owned = self.parts.get(tp.partition)
             if owned is not None:
                 owned.committed[tp.topic] = offset
-        safe = {place: end for place, end in mark.items() if place[1] in self.parts}
+        safe: dict[Place, tuple[int, int]] = {}
         for owned in self.parts.values():
             if owned.graves:
                 owned.forget_graves()
-            place = (topics.TWINS, owned.partition)
-            if owned.tombs and place in safe:
-                # A tombstone is not in the copy, and it is needed as long as its grave is.
-                safe[place] = min(safe[place], *owned.tombs.values())
+            for topic in (topics.TWINS, topics.LEDGER):
+                place = (topic, owned.partition)
+                if place in mark:
+                    # A tombstone is not in the copy, and it is needed as long as its grave is.
+                    needed = owned.tombs.values() if topic == topics.TWINS else ()
+                    safe[place] = (min([mark[place], *needed]), owned.epoch)
         self._safe = safe
 
     def release(self, partitions: Iterable[int]) -> None:
         """Hold these no more."""
         for partition in partitions:
             del self.parts[partition]
-            for places in (self._told, self._safe):
-                for topic in (topics.TWINS, topics.LEDGER):
-                    places.pop((topic, partition), None)
+            for topic in (topics.TWINS, topics.LEDGER):
+                self._told.pop((topic, partition), None)
+        self._safe = {place: kept for place, kept in self._safe.items() if place[1] in self.parts}
 
     async def due(self, now_ms: int) -> None:
         """Turn deadlines that have come into `requests` records (law 6)."""

@@ -74,7 +74,7 @@ class Copy:
         records: Iterable[tuple[Place, str, bytes | None]],
         places: Mapping[Place, tuple[int, int]],
     ) -> None:
-        """Keep records (place, key, value or None), and of places where to read on, and the owner's epoch."""
+        """Keep records (place, key, value or None); of places where to read on, and the owner's epoch."""
         batch = WriteBatch(raw_mode=True)
         for place, key, value in records:
             name = _prefix(place) + key.encode()

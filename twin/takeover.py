@@ -44,7 +44,7 @@ class Takeover:
 
     def __init__(
         self, owner: Owner, reader: Reader, writer: Writer, view: View, copy: Copy | None,
-        context: Context,
+        context: Context, on_fault: Callable[[Exception], Any],
     ) -> None:  # fmt: skip
         self._owner = owner
         self._reader = reader
@@ -52,12 +52,21 @@ class Takeover:
         self._view = view
         self._copy = copy
         self._context = context
+        self._on_fault = on_fault
         self._reading = asyncio.Lock()
 
     async def restore(
         self, places: Mapping[Any, int], generation: int, wanted: Callable[[], bool]
     ) -> None:
         """Hold exactly the partitions of `places` (input topic and partition -> next offset)."""
+        try:
+            await self._restore(places, generation, wanted)
+        except Exception as error:
+            self._on_fault(error)
+
+    async def _restore(
+        self, places: Mapping[Any, int], generation: int, wanted: Callable[[], bool]
+    ) -> None:
         started = time.monotonic()
         committed: defaultdict[int, dict[str, int]] = defaultdict(dict)
         for tp, offset in places.items():
@@ -281,4 +290,7 @@ def _keep(
                 for key in restored.entries:
                     command = owned.book.commands.get(key)
                     records[key] = None if command is None else codec.dump(command)
-            copy.write(((place, key, value) for key, value in records.items()), {place: end})
+            copy.write(
+                ((place, key, value) for key, value in records.items()),
+                {place: (end, owned.epoch)},
+            )

@@ -110,7 +110,7 @@ class Running:
         self._paused_at = time.monotonic()
         self._owner = Owner(writer, view, copy, context, partitions, self._on_foreign, _end)
         self._takeover = Takeover(
-            self._owner, Reader(settings.kafka_bootstrap), writer, view, copy, context
+            self._owner, Reader(settings.kafka_bootstrap), writer, view, copy, context, _end
         )
         app = declared.app
         app.restorer = self._takeover

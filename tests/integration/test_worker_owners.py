@@ -20,7 +20,10 @@ def over(worker):
     return len(worker.events("resumed")) > 1
 
 
-@pytest.mark.parametrize("point", ["changelog produced", "changelog", "outputs produced"])
+@pytest.mark.parametrize(
+    "point",
+    ["changelog produced", "changelog", pytest.param("outputs produced", marks=pytest.mark.deep)],
+)
 def test_an_owner_that_froze_in_the_middle_of_a_batch_cannot_win(scene, point):
     """Before its batch is durable, before it is told, and with its outputs on their way."""
     former, owner = scene.worker("former"), scene.worker("owner")
@@ -52,7 +55,10 @@ def test_an_owner_that_froze_under_load_cannot_win(scene):
     scene.check_soon()
 
 
-@pytest.mark.parametrize(("point", "count"), [("read", 1), ("read", 2), ("restored", 1)])
+@pytest.mark.parametrize(
+    ("point", "count"),
+    [("read", 1), pytest.param("read", 2, marks=pytest.mark.deep), ("restored", 1)],
+)
 def test_what_a_former_owner_does_while_its_partitions_are_taken_over_is_known_or_late(
     scene, point, count
 ):

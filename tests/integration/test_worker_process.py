@@ -312,7 +312,7 @@ def test_a_restart_restores_twins_ledger_and_view_from_kafka(bench):
     bench.start()
     twin = until(lambda: bench.twin("old-1"), "the view was not rebuilt")
     assert twin["reported"]["speed"]["v"] == 7.5
-    first_ones = {record.key().decode() for record in bench.read("twins")}
+    first_ones = {record.key().decode() for record in bench.read("twins") if record.value()}
     until(
         lambda: bench.redis.zcard("ids") == len(bench.redis.keys("twin:*")) == len(first_ones),
         "not all twins are shown again",

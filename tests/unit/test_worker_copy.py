@@ -33,20 +33,26 @@ def test_each_place_has_what_was_written_to_it_last(copy):
     """Documents of two partitions and entries of the ledger do not mix; deleted ones are gone."""
     copy.write(
         [(TWINS, "a", document(1)), (TWINS, "b", document(1)), (OTHER, "a", document(7))],
-        {TWINS: 3, OTHER: 1},
+        {TWINS: (3, 1), OTHER: (1, 1)},
     )
-    copy.write([(LEDGER, "a/x", document(1)), (TWINS, "a", document(2, epoch=4))], {LEDGER: 5})
-    copy.write([(TWINS, "b", None)], {TWINS: 9})
+    copy.write([(LEDGER, "a/x", document(1)), (TWINS, "a", document(2, epoch=4))], {LEDGER: (5, 1)})
+    copy.write([(TWINS, "b", None)], {TWINS: (9, 1)})
     assert kept(copy, TWINS) == (9, {"a": document(2, epoch=4)})
     assert kept(copy, OTHER) == (1, {"a": document(7)})
     assert kept(copy, LEDGER) == (5, {"a/x": document(1)})
-    assert copy.tail(TWINS, 0, 100).epoch == 4
+
+
+def test_the_epoch_of_the_owner_is_kept(copy):
+    """Higher than any document's when the owner wrote none; a restart must go above it."""
+    copy.write([(TWINS, "a", document(2, epoch=4))], {TWINS: (9, 7)})
+    tail = copy.tail(TWINS, 0, 100)
+    assert (tail.epoch, tail.newest["a"].epoch, tail.floor) == (7, 4, 0)
 
 
 def test_it_is_there_after_a_restart(tmp_path):
     """Closed or not."""
     first = Copy(tmp_path)
-    first.write([(TWINS, "a", document(1))], {TWINS: 3})
+    first.write([(TWINS, "a", document(1))], {TWINS: (3, 1)})
     first.close()
     again = Copy(tmp_path)
     assert kept(again, TWINS) == (3, {"a": document(1)})
@@ -62,17 +68,19 @@ def test_a_place_that_was_never_kept_is_read_from_kafka(copy):
 @pytest.mark.parametrize(("low", "high"), [(4, 100), (0, 2)])
 def test_a_place_that_kafka_does_not_have_is_dropped(copy, low, high):
     """Behind the end (another cluster) or before the oldest record; for this partition only."""
-    copy.write([(TWINS, "a", document(1)), (OTHER, "a", document(1))], {TWINS: 3, OTHER: 3})
+    copy.write(
+        [(TWINS, "a", document(1)), (OTHER, "a", document(1))], {TWINS: (3, 1), OTHER: (3, 1)}
+    )
     assert kept(copy, TWINS, low, high) is None
     assert kept(copy, TWINS) is None
-    copy.write([(TWINS, "b", document(1))], {TWINS: 3})
+    copy.write([(TWINS, "b", document(1))], {TWINS: (3, 1)})
     assert kept(copy, TWINS) == (3, {"b": document(1)})
     assert kept(copy, OTHER) == (3, {"a": document(1)})
 
 
 def test_an_old_copy_is_dropped(copy, monkeypatch):
     """Kafka may have dropped tombstones since."""
-    copy.write([(TWINS, "a", document(1))], {TWINS: 3})
+    copy.write([(TWINS, "a", document(1))], {TWINS: (3, 1)})
     now = time.time()
     monkeypatch.setattr(store.time, "time", lambda: now + store.MAX_AGE_S + 2)
     assert kept(copy, TWINS) is None
@@ -80,7 +88,7 @@ def test_an_old_copy_is_dropped(copy, monkeypatch):
 
 def test_a_place_that_cannot_be_read_makes_the_copy_broken(copy):
     """Whatever the bytes are."""
-    copy.write([(TWINS, "a", document(1))], {TWINS: 3})
+    copy.write([(TWINS, "a", document(1))], {TWINS: (3, 1)})
     copy._db[store._PLACE + store._prefix(TWINS)] = b"\xff"
     with pytest.raises(CopyBroken):
         copy.tail(TWINS, 0, 100)
@@ -90,7 +98,7 @@ def test_a_block_that_cannot_be_read_is_no_end(tmp_path):
     """RocksDB's iterator ends there as at the end of everything: half of the twins would be gone."""
     copy = Copy(tmp_path)
     random = Random(1)
-    copy.write([(TWINS, f"{n:05}", random.randbytes(100)) for n in range(5000)], {TWINS: 3})
+    copy.write([(TWINS, f"{n:05}", random.randbytes(100)) for n in range(5000)], {TWINS: (3, 1)})
     copy._db.flush()
     copy.close()
     (file,) = tmp_path.glob("*.sst")
@@ -103,7 +111,7 @@ def test_a_block_that_cannot_be_read_is_no_end(tmp_path):
         copy.tail(TWINS, 0, 100)
     copy.begin_anew()
     assert kept(copy, TWINS) is None
-    copy.write([(TWINS, "a", document(1))], {TWINS: 4})
+    copy.write([(TWINS, "a", document(1))], {TWINS: (4, 1)})
     assert kept(copy, TWINS) == (4, {"a": document(1)})
     copy.close()
 
@@ -111,7 +119,7 @@ def test_a_block_that_cannot_be_read_is_no_end(tmp_path):
 def test_a_database_without_one_of_its_files_is_made_anew(tmp_path):
     """As after a disk that lost it."""
     copy = Copy(tmp_path)
-    copy.write([(TWINS, "a", document(1))], {TWINS: 3})
+    copy.write([(TWINS, "a", document(1))], {TWINS: (3, 1)})
     copy._db.flush()
     copy.close()
     for file in tmp_path.glob("*.sst"):
@@ -124,21 +132,21 @@ def test_a_database_without_one_of_its_files_is_made_anew(tmp_path):
 def test_a_broken_database_is_made_anew(tmp_path):
     """The worker starts, cold."""
     first = Copy(tmp_path)
-    first.write([(TWINS, "a", document(1))], {TWINS: 3})
+    first.write([(TWINS, "a", document(1))], {TWINS: (3, 1)})
     first.close()
     for file in tmp_path.iterdir():
         if file.is_file() and file.name != "LOCK":
             file.write_bytes(b"\0broken\n")
     again = Copy(tmp_path)
     assert kept(again, TWINS) is None
-    again.write([(TWINS, "b", document(2))], {TWINS: 4})
+    again.write([(TWINS, "b", document(2))], {TWINS: (4, 1)})
     assert kept(again, TWINS) == (4, {"b": document(2)})
     again.close()
 
 
 def test_a_folder_in_use_is_refused_and_left_as_it_is(tmp_path, copy):
     """Two workers must not share one; the sentence names the setting."""
-    copy.write([(TWINS, "a", document(1))], {TWINS: 3})
+    copy.write([(TWINS, "a", document(1))], {TWINS: (3, 1)})
     with pytest.raises(CopyUnusable, match="STORE_DIR"):
         Copy(tmp_path / "copy")
     assert kept(copy, TWINS) == (3, {"a": document(1)})

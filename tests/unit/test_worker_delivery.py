@@ -1,6 +1,7 @@
 """Acknowledgements per batch, and what the offsets of an only writer tell."""
 
 import asyncio
+import time
 from typing import Any
 
 import pytest
@@ -114,7 +115,7 @@ def test_a_refused_record_is_not_durable():
         writer, ticket = Writer(kafka), Ticket()
         writer.begin(PLACE, 0)
         writer.changelog(PLACE, entries("a", "b"), ticket)
-        with pytest.raises(NotDurable, match="too old|missing"):
+        with pytest.raises(NotDurable, match=r"too old|missing"):
             wait(writer, ticket)
 
 
@@ -129,3 +130,31 @@ def test_a_full_queue_is_waited_for_and_nothing_is_left_out():
     writer.send("changes", 3, ("k", b"d", None), ticket)
     wait(writer, ticket)
     assert sorted(written(kafka)) == [b"a", b"b", b"c", b"d"]
+
+
+def test_acknowledgements_are_heard_by_one_thread_at_a_time():
+    """Two would hear them in any order, and take a foreign record for the wrong batch's."""
+
+    class Slow(Kafka):
+        polling = most = 0
+
+        def poll(self, _timeout):
+            self.polling += 1
+            self.most = max(self.most, self.polling)
+            time.sleep(0.01)
+            if self._reports:
+                on_delivery, error, message = self._reports.pop(0)
+                on_delivery(error, message)
+            self.polling -= 1
+
+    async def wait_for_both(writer, *tickets):
+        await asyncio.gather(*(writer.wait(ticket) for ticket in tickets))
+
+    kafka = Slow()
+    writer, tickets = Writer(kafka), (Ticket(), Ticket())
+    writer.begin(PLACE, 0)
+    for number in range(4):
+        writer.changelog(PLACE, entries(str(number)), tickets[number % 2])
+    asyncio.run(wait_for_both(writer, *tickets))
+    assert kafka.most == 1
+    assert [ticket.left for ticket in tickets] == [0, 0]

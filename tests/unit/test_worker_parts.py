@@ -136,9 +136,9 @@ def test_deadlines_come_once_in_time_and_the_earliest_wins(entries):
         earliest[ref + kind] = min(due, earliest.get(ref + kind, due))
     told = {}
     for now in range(51):
-        for record in heap.due(now, at_once):
-            assert record["body"]["ref"] not in told
-            told[record["body"]["ref"]] = now
+        for made in heap.due(now, at_once):
+            assert made["body"]["ref"] not in told
+            told[made["body"]["ref"]] = now
     assert told == earliest
     assert len(heap) == 0
 
@@ -182,8 +182,14 @@ def test_a_deletion_is_told_even_when_the_same_batch_makes_the_twin_again(worker
 def test_a_deleted_twin_that_is_asked_for_again_in_the_same_batch_stays_deleted(worker):
     """The refusal must not take the place of the tombstone."""
     decide(worker, telemetry(0))
+    delivery = {"id": "d", "kind": "desired", "ref": "1", "session": 1, "state": "sent", "at": T0}
+    for more in (request(2, "desired", {}), record("deliveries", delivery, 0)):
+        worker.owner.parts[0] = Owned(0, 1)
+        decide(worker, telemetry(0))
+        assert decide(worker, request(1, "delete", {}), more).twins == {CAR: None}
+    worker.owner.parts[0] = Owned(0, 1)
+    decide(worker, telemetry(0))
     batch = decide(worker, request(1, "delete", {}), request(2, "desired", {}))
-    assert batch.twins == {CAR: None}
     assert batch.deleted == {CAR: {"telemetry": [0, 0], "requests": [0, 2]}}
     assert [reply["status"] for reply in batch.replies] == [204, 404]
 

@@ -18,7 +18,7 @@ from tests.worker_fakes import (
     telemetry,
 )
 from twin.app import INPUTS
-from twin.changelog import EPOCH, FENCE
+from twin.changelog import EPOCH, FENCE, OUTBOX
 from twin.copy import Copy
 from twin.delivery import Ticket
 from twin.view import FormerOwner
@@ -317,8 +317,9 @@ def test_the_copy_is_read_on_from_before_a_tombstone_that_is_still_needed(kafka,
         copy.close()
         again = Worker(kafka, store, copy := Copy(tmp_path))
         await again.restore({"telemetry": 1}, generation=2)
-        assert await again.take(telemetry(1), request(0, "delete", {}))
+        assert await again.take(telemetry(1))
         assert set(again.owner.parts[0].twins) == {OTHER}
+        assert await again.take(request(0, "delete", {}))
         await again.take(telemetry(3, OTHER))
         again.commit(telemetry=4, requests=1)
         assert again.owner.parts[0].graves == {}
@@ -338,24 +339,80 @@ def test_the_copy_gets_a_ledger_entry_that_a_former_owner_had_not_told(kafka, st
         first = Worker(kafka, store, copy := Copy(tmp_path))
         await first.restore()
         command = {"id": ids.command_id(CAR, 1, "x"), "name": "ping", "args": {}, "ttl_s": 60}
-        await first.take(telemetry(0))
+        await first.take(telemetry(0), telemetry(1, OTHER))
         await first.take(request(0, "command", {**command, "lane": "default"}))
         first.owner._write_outputs = die  # type: ignore[method-assign]
         assert not await first.take(request(1, "cancel", {"command_id": command["id"]}))
-        for generation, committed in ((2, 1), (3, 2)):
+        for generation, committed in ((2, 1), (3, 3)):
             copy.close()
             again = Worker(kafka, store, copy := Copy(tmp_path))
-            await again.restore({"telemetry": 1, "requests": committed}, generation)
+            await again.restore({"telemetry": 2, "requests": committed}, generation)
             assert again.owner.parts[0].book.get(command["id"])["state"] == "cancelled"
-            again.commit(telemetry=generation, requests=2)
+            other = {**command, "id": ids.command_id(OTHER, generation, "x"), "lane": "default"}
+            await again.take(request(generation, "command", other, OTHER))
+            again.commit(telemetry=2, requests=generation + 1)
             await again.take(telemetry(generation))
-            again.commit(telemetry=generation + 1)
-            await again.take(telemetry(generation + 5))
         copy.close()
         last = Copy(tmp_path)
         tail = last.tail((topics.LEDGER, 0), 0, 100)
-        (entry,) = tail.newest.values()
-        assert orjson.loads(entry.value)["state"] == "cancelled"
+        entry = orjson.loads(tail.newest[f"{CAR}/{command['id']}"].value)
+        assert entry["state"] == "cancelled"
         last.close()
+
+    run(test)
+
+
+def test_a_restart_from_a_copy_goes_above_an_epoch_under_which_nothing_was_written(
+    kafka, store, tmp_path
+):
+    """The fence lies before the place from which the copy is read on."""
+
+    async def test():
+        copy = Copy(tmp_path)
+        for generation in (1, 1, 1):
+            worker = Worker(kafka, store, copy)
+            await worker.restore({"telemetry": 0}, generation)
+            copy.close()
+            copy = Copy(tmp_path)
+        assert store.owners == {0: 3}
+        copy.close()
+
+    run(test)
+
+
+def test_an_error_while_a_partition_is_taken_over_ends_the_worker(kafka, store):
+    """It is handed to whoever ends the process, not raised into Faust."""
+
+    async def test():
+        worker = Worker(kafka, store)
+        store.owners[0] = 9
+        faults = []
+        worker.takeover._on_fault = faults.append
+        await worker.restore()
+        assert [type(fault) for fault in faults] == [FormerOwner]
+
+    run(test)
+
+
+def test_a_state_is_not_written_again_before_it_is_written_with_its_outbox(kafka, store):
+    """A kill in between would leave a durable state of which nobody knows what to tell."""
+
+    async def test():
+        owner = Worker(kafka, store)
+        await owner.restore(generation=5)
+        await owner.take(telemetry(0))
+        owner.producer.frozen = True
+        bad = record(topics.TELEMETRY, b"x", 1)
+        asked = request(0, "attributes", {"value": {"a": "b"}})
+        taking = asyncio.create_task(owner.take(bad, asked))
+        await asyncio.sleep(0.02)
+        kafka.append(PLACE, CAR, orjson.dumps({"epoch": 4}))
+        watching = asyncio.create_task(owner.takeover.watch(lambda: True))
+        await asyncio.sleep(0.02)
+        owner.producer.frozen = False
+        assert await taking
+        await watching
+        written = [m for m in kafka.logs[PLACE] if b'"a":"b"' in (m.value() or b"")]
+        assert OUTBOX in dict(written[0].headers())
 
     run(test)
