@@ -98,9 +98,10 @@ class Packing:
         """The owner's answer, and a hint that it is there."""
         answer = orjson.dumps(reply)
         request_id = reply["request_id"]
+        # A later refusal under the same id must not hide what was done: a DELETE that was repeated.
+        only_first = ("NX",) if reply["status"] >= 400 else ()
         self._others += (
-            # The first decision under a request id stands.
-            packed("SET", keys.reply(request_id), answer, "EX", keys.REPLY_TTL_S, "NX"),
+            packed("SET", keys.reply(request_id), answer, "EX", keys.REPLY_TTL_S, *only_first),
             packed("PUBLISH", keys.REPLIES, request_id),
         )
         self._count(_REPLY, len(answer))
