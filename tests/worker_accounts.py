@@ -234,7 +234,7 @@ class Accounts:
             expected = {
                 "desired": (200, 412) if car.kind == "match" else (200,),
                 "attributes": (201,) if car.kind == "made" else (200,),
-                "command": (404,) if car.kind == "ghost" else (201,),
+                "command": (404,) if car.kind in ("ghost", "late") else (201,),
                 "delete": (204,),
             }[kind]
             if status not in expected:

@@ -215,11 +215,12 @@ class Worker:
         await self.takeover.examine(ticket)
 
     async def restore(
-        self, committed: Mapping[str, int] | None = None, generation: int = 1, partition: int = 0
+        self, committed: Mapping[str, int] | None = None, second: int = 1, partition: int = 0
     ) -> None:
-        """Take a partition over. `committed`: input topic -> next offset, 0 unless named."""
+        """Take a partition over at a time. `committed`: input topic -> next offset, 0 unless named."""
         places = {TP(topic, partition): (committed or {}).get(topic, 0) for topic in INPUTS}
-        await self.takeover.restore(places, generation, lambda: True)
+        self.takeover._clock = SimpleNamespace(now_ms=lambda: 1000 * second)  # type: ignore[assignment]
+        await self.takeover.restore(places, 1, lambda: True)
 
     async def take(self, *records: Any) -> bool:
         """Take records and carry them out; whether all was told."""

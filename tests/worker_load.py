@@ -15,6 +15,7 @@ since Kafka keeps no order between topics; so the outcome of all does not depend
 | again | telemetry, deleted, telemetry of a new session |
 | made | made by its attributes, then telemetry |
 | ghost | a command for a car that does not exist |
+| late | the same, and then its telemetry |
 """
 
 import itertools
@@ -107,6 +108,7 @@ class Load:
             self._coming_again(self._car("again")),
             self._made(self._car("made")),
             self._ghost(self._car("ghost")),
+            self._late(self._car("late")),
         ]
 
     def _car(self, kind: str) -> str:
@@ -219,6 +221,12 @@ class Load:
     def _ghost(self, car: str) -> Story:
         reply = yield from self._reply(self.ask(car, "command", self._command(car, 0)))
         assert reply["status"] == 404, reply
+
+    def _late(self, car: str) -> Story:
+        yield from self._ghost(car)
+        self.telemetry(car, 1)
+        self.telemetry(car, 2)
+        yield
 
     def _begin_online(self, car: str) -> Story:
         self.telemetry(car, 1)

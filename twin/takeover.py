@@ -4,12 +4,12 @@
              -> read up to the fence -> Owned -> what a former owner wrote too late is written over
              -> what was not told is told -> local copy -> resume
 
-The epoch of an owner is greater than any that it finds in the changelog, and not below the group's
-generation. The fence decides what a former owner still did: a batch in front of it is durable and known
-here; one behind it is late, and its writer sees the gap before it tells anything. A record of a greater
-epoch behind our own means that we are the former owner: the process ends. One of a lower epoch is a
-former owner's, who was frozen and woke up: compaction would keep it as the newest of its key, so ours is
-written once more.
+The epoch of an owner is greater than any that it finds in the changelog, and not below the seconds since
+1970, so that a Redis which outlived its Kafka does not take it for a former owner. The fence decides
+what a former owner still did: a batch in front of it is durable and known here; one behind it is late,
+and its writer sees the gap before it tells anything. A record of a greater epoch behind our own means
+that we are the former owner: the process ends. One of a lower epoch is a former owner's, who was frozen
+and woke up: compaction would keep it as the newest of its key, so ours is written once more.
 """
 
 import asyncio
@@ -29,6 +29,7 @@ from twin.changelog import EPOCH, FENCE, GRAVE, Newest, Place, Reader, Tail
 from twin.copy import Copy, CopyBroken
 from twin.delivery import Entry, Ticket, Writer
 from twin.kit import logs, metrics
+from twin.kit.clock import SystemClock
 from twin.owned import Owned, Restored, restore
 from twin.view import FormerOwner, View
 from twin.wire import codec, topics
@@ -54,6 +55,7 @@ class Takeover:
         self._context = context
         self._on_fault = on_fault
         self._reading = asyncio.Lock()
+        self._clock = SystemClock()
 
     async def restore(
         self, places: Mapping[Any, int], generation: int, wanted: Callable[[], bool]
@@ -80,9 +82,9 @@ class Takeover:
         known = {place: dict(tail.newest) for place, tail in tails.items()}
         if not await self._read(tails, wanted):
             return
+        now_s = self._clock.now_ms() // 1000
         epochs = {
-            p: max(generation, *(tails[topic, p].epoch + 1 for topic in CHANGELOGS))
-            for p in committed
+            p: max(now_s, *(tails[topic, p].epoch + 1 for topic in CHANGELOGS)) for p in committed
         }
         await self._fence(epochs)
         if not await self._read(tails, wanted):

@@ -43,7 +43,7 @@ def run(settings: WorkerSettings, make_view: Callable[[int], View]) -> int:
     producer = kafka.producer(
         settings.kafka_bootstrap,
         "cartwin-worker",
-        **{"linger.ms": 2, "message.max.bytes": topics.TWINS_MAX_BYTES},
+        **{"linger.ms": 0.5, "message.max.bytes": topics.TWINS_MAX_BYTES},
     )
     try:
         policy = load_policy(settings.policy_file)

@@ -37,7 +37,9 @@ def test_a_worker_killed_after_every_step_in_turn_loses_and_doubles_nothing(scen
     points[4:4] = [(point, 1) for point in TAKING_OVER]
     accounts = kill_at(scene, "rocksdb", points)
     kinds = {car.kind for car in accounts.cars.values()}
-    assert kinds == {"plain", "match", "cmd", "sent", "due", "gone", "again", "made", "ghost"}
+    assert kinds == {
+        "plain", "match", "cmd", "sent", "due", "gone", "again", "made", "ghost", "late"
+    }  # fmt: skip
 
 
 STEPS = [

@@ -47,14 +47,14 @@ def store():
 
 
 def test_an_owner_begins_with_a_fence_under_an_epoch_above_all(kafka, store):
-    """Above what the changelogs hold, and not below the group's generation."""
+    """Above what the changelogs hold, and not below the time."""
 
     async def test():
         first, second, third = (Worker(kafka, store) for _ in range(3))
-        await first.restore(generation=3)
+        await first.restore(second=3)
         assert await first.take(telemetry(0))
-        await second.restore(generation=2)
-        await third.restore(generation=9)
+        await second.restore(second=2)
+        await third.restore(second=9)
         fences = [message for message in kafka.logs[PLACE] if message.key() == FENCE.encode()]
         assert [dict(message.headers())[EPOCH] for message in fences] == [b"3", b"4", b"9"]
         assert [w.owner.parts[0].epoch for w in (first, second, third)] == [3, 4, 9]
@@ -74,7 +74,7 @@ def test_a_former_owner_that_writes_behind_the_fence_tells_nothing(kafka, store)
         former.producer.frozen = True
         working = asyncio.create_task(former.take(request(0, "attributes", {"value": {"a": "b"}})))
         await asyncio.sleep(0.05)
-        await owner.restore({"telemetry": 1}, generation=2)
+        await owner.restore({"telemetry": 1}, second=2)
         former.producer.frozen = False
         assert not await working
         assert [type(fault) for fault in former.faults] == [FormerOwner]
@@ -106,7 +106,7 @@ def test_a_former_owner_that_writes_while_the_new_one_reads_is_heard(kafka, stor
 
         loop = asyncio.get_running_loop()
         owner.reader.before_end = write_late
-        await owner.restore({"telemetry": 1}, generation=2)
+        await owner.restore({"telemetry": 1}, second=2)
         assert told.is_set()
         assert not former.faults
         assert owner.owner.parts[0].twins[CAR]["attributes"] == {"a": "b"}
@@ -130,7 +130,7 @@ def test_what_was_durable_and_not_told_is_told_by_the_next_owner(kafka, store):
         assert not await dying.take(request(0, "command", {**command, "lane": "default"}))
         assert kafka.values(topics.LEDGER) == kafka.values(topics.DOWNLINK) == []
         assert store.replies == {}
-        await owner.restore({"telemetry": 1, "presence": 1}, generation=2)
+        await owner.restore({"telemetry": 1, "presence": 1}, second=2)
         (entry,) = kafka.values(topics.LEDGER)
         assert (entry["id"], entry["epoch"], entry["revision"]) == (command["id"], 2, 3)
         assert [d["ref"] for d in kafka.values(topics.DOWNLINK)] == [command["id"]]
@@ -153,7 +153,7 @@ def test_a_late_write_is_written_over_with_what_holds(kafka, store, topic):
 
     async def test():
         owner = Worker(kafka, store)
-        await owner.restore(generation=5)
+        await owner.restore(second=5)
         await owner.take(telemetry(0), telemetry(1, OTHER), request(0, "delete", {}, OTHER))
         command = {"id": ids.command_id(CAR, 1, "x"), "name": "ping", "args": {}, "ttl_s": 60}
         await owner.take(request(1, "command", {**command, "lane": "default"}))
@@ -179,7 +179,7 @@ def test_a_write_that_comes_while_a_late_one_is_written_over_is_seen_as_well(kaf
 
     async def test():
         owner = Worker(kafka, store)
-        await owner.restore(generation=5)
+        await owner.restore(second=5)
         await owner.take(telemetry(0), telemetry(1, OTHER))
         kafka.append(PLACE, OTHER, orjson.dumps({"epoch": 4}))
         late = iter([CAR])
@@ -238,12 +238,12 @@ def test_a_restore_that_is_not_wanted_any_more_changes_nothing(kafka, store):
         owner, other = Worker(kafka, store), Worker(kafka, store)
         await owner.restore()
         await owner.take(telemetry(0))
-        await other.restore({"telemetry": 1}, generation=2)
+        await other.restore({"telemetry": 1}, second=2)
         await other.take(telemetry(1), telemetry(2, OTHER))
         for asked in range(4):
             wanted = iter([True] * asked + [False] * 9)
             await owner.takeover.restore(_inputs(telemetry=3), 3, lambda w=wanted: next(w))
-        await owner.restore({"telemetry": 3}, generation=4)
+        await owner.restore({"telemetry": 3}, second=4)
         twins = owner.owner.parts[0].twins
         assert {car: twins[car]["revision"] for car in twins} == {CAR: 2, OTHER: 1}
         assert await owner.take(telemetry(3))
@@ -283,15 +283,15 @@ def test_a_worker_with_a_copy_that_dies_twice_forgets_no_grave_and_no_outbox(
         first.commit(telemetry=2)
         first.owner._write_outputs = die  # type: ignore[method-assign]
         assert not await first.take(telemetry(2), request(0, "delete", {}), telemetry(3, OTHER))
-        for generation in (2, 3, 4):
+        for second in (2, 3, 4):
             copy.close()
             worker = Worker(kafka, store, copy := Copy(tmp_path))
-            if generation == 2:
+            if second == 2:
                 worker.takeover._finish = die  # type: ignore[method-assign]
                 with pytest.raises(Killed):
-                    await worker.restore({"telemetry": 2}, generation)
+                    await worker.restore({"telemetry": 2}, second)
                 continue
-            await worker.restore({"telemetry": 2}, generation)
+            await worker.restore({"telemetry": 2}, second)
             assert store.replies["r0"]["status"] == 204
             assert set(worker.owner.parts[0].twins) == {OTHER}
             assert await worker.take(telemetry(2), request(0, "delete", {}), telemetry(3, OTHER))
@@ -316,7 +316,7 @@ def test_the_copy_is_read_on_from_before_a_tombstone_that_is_still_needed(kafka,
         await worker.take(telemetry(2, OTHER))
         copy.close()
         again = Worker(kafka, store, copy := Copy(tmp_path))
-        await again.restore({"telemetry": 1}, generation=2)
+        await again.restore({"telemetry": 1}, second=2)
         assert await again.take(telemetry(1))
         assert set(again.owner.parts[0].twins) == {OTHER}
         assert await again.take(request(0, "delete", {}))
@@ -343,15 +343,15 @@ def test_the_copy_gets_a_ledger_entry_that_a_former_owner_had_not_told(kafka, st
         await first.take(request(0, "command", {**command, "lane": "default"}))
         first.owner._write_outputs = die  # type: ignore[method-assign]
         assert not await first.take(request(1, "cancel", {"command_id": command["id"]}))
-        for generation, committed in ((2, 1), (3, 3)):
+        for second, committed in ((2, 1), (3, 3)):
             copy.close()
             again = Worker(kafka, store, copy := Copy(tmp_path))
-            await again.restore({"telemetry": 2, "requests": committed}, generation)
+            await again.restore({"telemetry": 2, "requests": committed}, second)
             assert again.owner.parts[0].book.get(command["id"])["state"] == "cancelled"
-            other = {**command, "id": ids.command_id(OTHER, generation, "x"), "lane": "default"}
-            await again.take(request(generation, "command", other, OTHER))
-            again.commit(telemetry=2, requests=generation + 1)
-            await again.take(telemetry(generation))
+            other = {**command, "id": ids.command_id(OTHER, second, "x"), "lane": "default"}
+            await again.take(request(second, "command", other, OTHER))
+            again.commit(telemetry=2, requests=second + 1)
+            await again.take(telemetry(second))
         copy.close()
         last = Copy(tmp_path)
         tail = last.tail((topics.LEDGER, 0), 0, 100)
@@ -369,13 +369,28 @@ def test_a_restart_from_a_copy_goes_above_an_epoch_under_which_nothing_was_writt
 
     async def test():
         copy = Copy(tmp_path)
-        for generation in (1, 1, 1):
+        for second in (1, 1, 1):
             worker = Worker(kafka, store, copy)
-            await worker.restore({"telemetry": 0}, generation)
+            await worker.restore({"telemetry": 0}, second)
             copy.close()
             copy = Copy(tmp_path)
         assert store.owners == {0: 3}
         copy.close()
+
+    run(test)
+
+
+def test_a_redis_that_outlived_its_kafka_is_taken_over(kafka, store):
+    """Nothing in the changelogs says which epochs it has seen; time does."""
+
+    async def test():
+        former, owner = Worker(kafka, store), Worker(Kafka(), store)
+        for second in (7, 7, 7):
+            await former.restore(second=second)
+        assert store.owners == {0: 9}
+        await owner.restore(second=60)
+        assert await owner.take(telemetry(0))
+        assert store.owners == {0: 60}
 
     run(test)
 
@@ -399,7 +414,7 @@ def test_a_state_is_not_written_again_before_it_is_written_with_its_outbox(kafka
 
     async def test():
         owner = Worker(kafka, store)
-        await owner.restore(generation=5)
+        await owner.restore(second=5)
         await owner.take(telemetry(0))
         owner.producer.frozen = True
         bad = record(topics.TELEMETRY, b"x", 1)
