@@ -80,6 +80,7 @@ def main() -> None:
         topic_allow_declare=False,
         topic_disable_leader=True,
         web_enabled=False,
+        datadir=told.out.parent / "faust",
         consumer_auto_offset_reset="earliest",
         # The shortest that a broker accepts.
         broker_session_timeout=6.0,

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 import orjson
-from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, TopicPartition
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, TopicPartition
 
 from twin.kit import kafka, logs
 from twin.wire.errors import CartwinError
@@ -90,8 +90,13 @@ class Reader:
         self._client.close()
 
     def bounds(self, place: Place) -> tuple[int, int]:
-        """The first offset and the end of a partition."""
-        low, high = self._client.get_watermark_offsets(TopicPartition(*place), timeout=10)
+        """The first offset and the end of a partition. Raises `ChangelogUnreadable`."""
+        try:
+            low, high = self._client.get_watermark_offsets(TopicPartition(*place), timeout=10)
+        except KafkaException as error:
+            raise ChangelogUnreadable(
+                f"{place[0]} partition {place[1]}: {error.args[0].str()}"
+            ) from error
         return low, high
 
     def read(self, tails: Mapping[Place, Tail], wanted: Callable[[], bool]) -> bool:

@@ -25,7 +25,7 @@ from twin import document
 from twin.agents import Owner
 from twin.app import INPUTS
 from twin.apply import Context
-from twin.changelog import EPOCH, FENCE, GRAVE, Newest, Place, Reader, Tail
+from twin.changelog import EPOCH, FENCE, GRAVE, ChangelogUnreadable, Newest, Place, Reader, Tail
 from twin.copy import Copy, CopyBroken
 from twin.delivery import Entry, Ticket, Writer
 from twin.kit import logs, metrics
@@ -226,8 +226,12 @@ class Takeover:
             for topic in CHANGELOGS:
                 place = (topic, partition)
                 end = self._writer.end(place)
-                async with self._reading:
-                    _, high = await asyncio.to_thread(self._reader.bounds, place)
+                try:
+                    async with self._reading:
+                        _, high = await asyncio.to_thread(self._reader.bounds, place)
+                except ChangelogUnreadable as error:
+                    log.warning("cannot look for late writes", error=str(error))
+                    return
                 if not serving() or self._owner.parts.get(partition) is not owned:
                     return
                 if high > end == self._writer.end(place):

@@ -12,6 +12,7 @@ import argparse
 import asyncio
 import gc
 import json
+import tempfile
 from typing import Any
 
 import faust
@@ -34,6 +35,7 @@ def main() -> None:
         "topic_partitions": options.partitions,
         "topic_disable_leader": True,
         "web_enabled": False,
+        "datadir": tempfile.mkdtemp(),
         "consumer_auto_offset_reset": "earliest",
         "consumer_max_fetch_size": 4 * 2**20,
         "broker_max_poll_records": 5000,

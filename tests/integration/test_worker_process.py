@@ -364,3 +364,22 @@ def test_the_view_waits_for_redis_and_loses_nothing(bench):
         os.kill(server, signal.SIGCONT)
     until(lambda: bench.not_ready() == {}, "not ready again")
     until(lambda: bench.twin("away-1")["revision"] == 29, "not all came after Redis was back")
+
+
+def test_a_worker_that_is_told_to_stop_ends_although_redis_hangs(bench):
+    """What it could not show is not committed, so the next one shows it."""
+    bench.telemetry("hang-1", 1)
+    bench.producer.flush()
+    until(lambda: bench.twin("hang-1"), "no twin")
+    server = bench.redis.info("server")["process_id"]
+    os.kill(server, signal.SIGSTOP)
+    try:
+        bench.telemetry("hang-1", 2)
+        bench.producer.flush()
+        until(lambda: "redis" in bench.not_ready(), "readiness does not name Redis")
+        bench.process.terminate()
+        bench.process.wait(60)
+    finally:
+        os.kill(server, signal.SIGCONT)
+    bench.start()
+    until(lambda: bench.twin("hang-1")["revision"] == 2, "what was in hand is lost")

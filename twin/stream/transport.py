@@ -15,6 +15,7 @@ Changelogs are not consumed here: the app restores them by itself (`twin.stream.
 """
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
@@ -32,6 +33,8 @@ log = logs.get(__name__)
 
 # Seeks wait for the poll that is under way, so this bounds the pause of a rebalance, too.
 _POLL_TIMEOUT_S: Final = 0.25
+
+_STOP_S: Final = 10.0
 
 DEPTH: Final = 2
 """Polls that are out at once: one is decided while the outputs of the one before it are told."""
@@ -202,9 +205,17 @@ class Consumer(driver.Consumer):
         return True
 
     async def wait_empty(self) -> None:
-        """Before partitions go: let the agent finish what it has in hand, then commit."""
+        """Before partitions go: let the agent finish what it has in hand, then commit.
+
+        A process that is told to stop waits for `_STOP_S` at most: what is in hand then stays
+        uncommitted, and whoever takes over takes it again.
+        """
+        end = time.monotonic() + _STOP_S
         while self.in_hand and not self.should_stop:
             await self.wait_first(self.in_hand[0].finished.wait(), timeout=_POLL_TIMEOUT_S)
+            if self.app.should_stop and time.monotonic() > end:
+                log.warning("stopping over unfinished work", polls=len(self.in_hand))
+                break
         await self.commit_and_end_transactions()
 
     async def force_commit(self, topics: Any = None, start_new_transaction: bool = True) -> bool:
