@@ -20,7 +20,7 @@ from typing import Any, Final
 
 from twin import document, inputs
 from twin.apply import NEW_VALUES, Context, apply, deadlines_of, due_of
-from twin.changelog import EPOCH, GRAVE, OUTBOX, Place
+from twin.changelog import CHANGELOGS, OUTBOX, Place, tombstone
 from twin.copy import Copy
 from twin.delivery import Entry, Ticket, Writer
 from twin.effects import DeadlineOf, Effects
@@ -260,7 +260,7 @@ class Owner:
             headers = [(OUTBOX, outbox.dump())] if outbox is not None and outbox.causes else None
             value = None
             if twin is None:
-                headers = [*(headers or ()), *_grave(owned, batch.deleted[vehicle_id])]
+                headers = [*(headers or ()), *tombstone(owned.epoch, batch.deleted[vehicle_id])]
                 owned.tombs[vehicle_id] = self._writer.end((topics.TWINS, owned.partition))
             else:
                 twin["epoch"] = owned.epoch
@@ -339,7 +339,7 @@ class Owner:
         """Send changes and downlinks; `ledger` gets the newest state of each entry."""
         for output in outputs:
             if output.kind == "ledger":
-                headers = [(EPOCH, b"%d" % owned.epoch)] if output.value is None else None
+                headers = tombstone(owned.epoch) if output.value is None else None
                 ledger[output.key] = (output.key, output.value, headers)
             elif output.kind != "replies":
                 topic = topics.CHANGES if output.kind == "changes" else topics.DOWNLINK
@@ -367,7 +367,7 @@ class Owner:
         for owned in self.parts.values():
             if owned.graves:
                 owned.forget_graves()
-            for topic in (topics.TWINS, topics.LEDGER):
+            for topic in CHANGELOGS:
                 place = (topic, owned.partition)
                 if place in mark:
                     # A tombstone is not in the copy, and it is needed as long as its grave is.
@@ -379,7 +379,7 @@ class Owner:
         """Hold these no more."""
         for partition in partitions:
             del self.parts[partition]
-            for topic in (topics.TWINS, topics.LEDGER):
+            for topic in CHANGELOGS:
                 self._told.pop((topic, partition), None)
         self._safe = {place: kept for place, kept in self._safe.items() if place[1] in self.parts}
 
@@ -456,10 +456,6 @@ def _bury(batch: Batch, owned: Owned, vehicle_id: str, applied: Grave) -> None:
 
 def _output(kind: Any, key: str, record: Any, revision: int) -> Output:
     return Output(kind, key, codec.dump(record), revision)
-
-
-def _grave(owned: Owned, applied: Grave) -> list[tuple[str, bytes]]:
-    return [(EPOCH, b"%d" % owned.epoch), (GRAVE, codec.dump(applied))]
 
 
 def _misplaced(vehicle_id: str, expected: int, partition: int) -> Misaddressed:

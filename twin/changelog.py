@@ -17,6 +17,7 @@ import orjson
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, TopicPartition
 
 from twin.kit import kafka, logs
+from twin.wire import codec, topics
 from twin.wire.errors import CartwinError
 
 log = logs.get(__name__)
@@ -30,6 +31,8 @@ GRAVE: Final = "applied"
 
 FENCE: Final = "#owner"
 """Key of a fence; no vehicle can have it."""
+
+CHANGELOGS: Final = (topics.TWINS, topics.LEDGER)
 
 _CONSUME: Final = 5000
 # The client waits so long for a whole batch even when the end is reached.
@@ -154,6 +157,16 @@ def _take(tail: Tail, message: Any) -> None:
     tail.overwritten.discard(key)
     if OUTBOX in headers:
         tail.outboxes.append((key, headers[OUTBOX]))
+
+
+def tombstone(
+    epoch: int, applied: Mapping[str, list[int]] | None = None
+) -> list[tuple[str, bytes]]:
+    """Headers of a record without a value, of `twins` with what the deleted twin had `applied`."""
+    headers = [(EPOCH, b"%d" % epoch)]
+    if applied is not None:
+        headers.append((GRAVE, codec.dump(applied)))
+    return headers
 
 
 def epoch_of(value: bytes | None, headers: Mapping[str, bytes]) -> int:

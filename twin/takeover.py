@@ -17,7 +17,7 @@ import gc
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Final
+from typing import Any
 
 import orjson
 
@@ -25,7 +25,16 @@ from twin import document
 from twin.agents import Owner
 from twin.app import INPUTS
 from twin.apply import Context
-from twin.changelog import EPOCH, FENCE, GRAVE, ChangelogUnreadable, Newest, Place, Reader, Tail
+from twin.changelog import (
+    CHANGELOGS,
+    FENCE,
+    ChangelogUnreadable,
+    Newest,
+    Place,
+    Reader,
+    Tail,
+    tombstone,
+)
 from twin.copy import Copy, CopyBroken
 from twin.delivery import Entry, Ticket, Writer
 from twin.kit import logs, metrics
@@ -36,8 +45,6 @@ from twin.wire import codec, topics
 from twin.wire.records import Reply
 
 log = logs.get(__name__)
-
-CHANGELOGS: Final = (topics.TWINS, topics.LEDGER)
 
 
 class Takeover:
@@ -157,7 +164,7 @@ class Takeover:
         """From here on a former owner's writes are late, and it sees that it is one (`Writer`)."""
         ticket = Ticket()
         for partition, epoch in epochs.items():
-            fence: Entry = (FENCE, None, [(EPOCH, b"%d" % epoch)])
+            fence = (FENCE, None, tombstone(epoch))
             self._writer.send(topics.TWINS, partition, fence, ticket)
         await self._writer.wait(ticket)
 
@@ -202,10 +209,9 @@ class Takeover:
         tails: dict[Place, Tail] = {}
         for place, start, _ in ticket.foreign:
             owned = self._owner.parts[place[1]]
-            tails[place] = Tail(min(start, tails[place].end if place in tails else start),
-                                epoch=owned.epoch, floor=owned.epoch)  # fmt: skip
-        async with self._reading:
-            await asyncio.to_thread(self._reader.read, tails, lambda: True)
+            first = min(start, tails[place].end) if place in tails else start
+            tails[place] = Tail(first, epoch=owned.epoch, floor=owned.epoch)
+        await self._read(tails, lambda: True)
         for place, tail in tails.items():
             owned = self._owner.parts[place[1]]
             if tail.epoch > owned.epoch:
@@ -252,18 +258,17 @@ class Takeover:
 def _as_owned(owned: Owned, keys: Iterable[str]) -> dict[str, list[Entry]]:
     """Records of the changelogs for keys, as what they stand for is now."""
     entries: dict[str, list[Entry]] = {topic: [] for topic in CHANGELOGS}
-    gone = (EPOCH, b"%d" % owned.epoch)
     for key in keys:
         vehicle_id, _, command_id = key.partition("/")
         if command_id:
             command = owned.book.commands.get(key)
             value = None if command is None else codec.dump({**command, "epoch": owned.epoch})
-            entries[topics.LEDGER].append((key, value, [gone] if value is None else None))
+            headers = tombstone(owned.epoch) if value is None else None
+            entries[topics.LEDGER].append((key, value, headers))
             continue
         twin = owned.twins.get(vehicle_id)
         if twin is None:
-            grave = owned.graves.get(vehicle_id, {})
-            headers = [gone, (GRAVE, codec.dump(grave))]
+            headers = tombstone(owned.epoch, owned.graves.get(vehicle_id, {}))
             entries[topics.TWINS].append((key, None, headers))
         else:
             twin["epoch"] = owned.epoch
