@@ -16,7 +16,6 @@ PATCHes that were accepted, and every command exists, once.
 import argparse
 import json
 import re
-import signal
 import sys
 import time
 from collections import Counter
@@ -27,17 +26,17 @@ from typing import Any, Final
 
 import httpx
 import orjson
-from confluent_kafka import KafkaException
 
-from bench_broker import Broker, BrokerFailed
+from bench_broker import Broker
 from bench_calls import CALLS_PER_S, DECIDED, MIX, TIMEOUT_S
-from bench_output import MISSED, OK, STOPPED, Screen, fail, leave, machine, result
+from bench_output import Screen, leave, machine
 from bench_pace import Pacer
 from bench_process import cpu_s
 from bench_records import Plan, Record, records, rounds, vehicle_id
+from bench_stack import at_least, common_options, on_stack
 from bench_worker import ROOT, Worker, WorkerFailed, all_applied, stop, until
-from twin.local import Endpoints, LocalError, Options, Stack
-from twin.local.options import BENCHMARK_JVM, FREE_PORTS
+from twin.local import Endpoints, Stack
+from twin.local.options import BENCHMARK_JVM
 from twin.local.ports import HOST, PortPicker
 from twin.local.process import Child, spawn, stop_all
 
@@ -64,49 +63,21 @@ def arguments(words: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--seconds", type=int, default=30, help="measured time (30)")
     parser.add_argument("--rate", type=int, default=2000, help="telemetry messages/s (2000)")
-    parser.add_argument(
-        "--data-dir", type=Path, default=Path(".cartwin-bench"), help="where everything is kept"
-    )
-    parser.add_argument("--json", action="store_true", help="only the JSON line")
+    common_options(parser)
     options = parser.parse_args(words)
-    for name, least in (("seconds", 5), ("rate", 1)):
-        if getattr(options, name) < least:
-            parser.error(f"--{name} {getattr(options, name)}: at least {least} is accepted")
+    at_least(parser, options, {"seconds": 5, "rate": 1})
     return options
 
 
 def main(words: list[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     options = arguments(words)
-    screen = Screen(options.json)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    stack = Stack(
-        Options(
-            data_dir=options.data_dir / "api",
-            fresh=True,
-            ports=FREE_PORTS,
-            processes=(),
-            partitions=PARTITIONS,
-            kafka_jvm=BENCHMARK_JVM,
-        ),
-        lambda part, line: screen.say(f"{part}: {line}"),
-    )
-    try:
-        endpoints = stack.start()
+
+    def run(stack: Stack, endpoints: Endpoints, screen: Screen) -> dict[str, Any]:
         servers = {c.name: c.pid for c in stack.children() if c.name in ("kafka", "redis")}
-        line = Bench(options, stack.data_dir, endpoints, servers, screen).run()
-    except (LocalError, BrokerFailed, WorkerFailed) as error:
-        return fail(str(error))
-    except KafkaException as error:
-        return fail(f"Kafka does not answer as it should: {error.args[0].str()}")
-    except httpx.HTTPError as error:
-        return fail(f"the API does not answer: {error!r}")
-    except KeyboardInterrupt:
-        return fail("stopped", STOPPED)
-    finally:
-        stack.stop()
-    result(line)
-    return OK if line["ok"] else MISSED
+        return Bench(options, stack.data_dir, endpoints, servers, screen).run()
+
+    return on_stack("api", options, run, partitions=PARTITIONS, kafka_jvm=BENCHMARK_JVM)
 
 
 class Bench:

@@ -7,21 +7,19 @@ the changelog: that difference is told, too, and must keep the limit as well.
 """
 
 import argparse
-import signal
 import time
 from pathlib import Path
 from typing import Any, Final
 
 import redis
-from confluent_kafka import KafkaException
 
-from bench_broker import Broker, BrokerFailed
-from bench_output import MISSED, OK, STOPPED, Screen, fail, leave, machine, result
+from bench_broker import Broker
+from bench_output import Screen, leave, machine
 from bench_process import resident_bytes
 from bench_records import Plan, records, rounds
-from bench_worker import Worker, WorkerFailed, all_applied, stop, until
-from twin.local import Endpoints, LocalError, Options, Stack
-from twin.local.options import FREE_PORTS
+from bench_stack import at_least, common_options, on_stack
+from bench_worker import Worker, all_applied, stop, until
+from twin.local import Endpoints, Stack
 from twin.local.ports import PortPicker
 
 PARTITIONS: Final = 12
@@ -39,43 +37,20 @@ def arguments(words: list[str] | None) -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--vehicles", type=int, default=100_000, help="twins (100000)")
-    parser.add_argument(
-        "--data-dir", type=Path, default=Path(".cartwin-bench"), help="where everything is kept"
-    )
-    parser.add_argument("--json", action="store_true", help="only the JSON line")
+    common_options(parser)
     options = parser.parse_args(words)
-    if options.vehicles < 1000:
-        parser.error(f"--vehicles {options.vehicles}: at least 1000 is accepted")
+    at_least(parser, options, {"vehicles": 1000})
     return options
 
 
 def main(words: list[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     options = arguments(words)
-    screen = Screen(options.json)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    stack = Stack(
-        Options(
-            data_dir=options.data_dir / "memory",
-            fresh=True,
-            ports=FREE_PORTS,
-            processes=(),
-            partitions=PARTITIONS,
-        ),
-        lambda part, line: screen.say(f"{part}: {line}"),
-    )
-    try:
-        line = measure(options.vehicles, stack.data_dir, stack.start(), screen)
-    except (LocalError, BrokerFailed, WorkerFailed) as error:
-        return fail(str(error))
-    except KafkaException as error:
-        return fail(f"Kafka does not answer as it should: {error.args[0].str()}")
-    except KeyboardInterrupt:
-        return fail("stopped", STOPPED)
-    finally:
-        stack.stop()
-    result(line)
-    return OK if line["ok"] else MISSED
+
+    def run(stack: Stack, endpoints: Endpoints, screen: Screen) -> dict[str, Any]:
+        return measure(options.vehicles, stack.data_dir, endpoints, screen)
+
+    return on_stack("memory", options, run, partitions=PARTITIONS)
 
 
 def measure(vehicles: int, work: Path, endpoints: Endpoints, screen: Screen) -> dict[str, Any]:

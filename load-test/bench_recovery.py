@@ -15,7 +15,6 @@ import argparse
 import io
 import math
 import shutil
-import signal
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -26,18 +25,18 @@ from typing import Any, Final
 import fastavro
 import orjson
 import redis
-from confluent_kafka import KafkaException
 
 from bench_accounts import Accounts
-from bench_broker import TELEMETRY, Broker, BrokerFailed
+from bench_broker import TELEMETRY, Broker
 from bench_fresh import TWINS, FreshWrites
-from bench_output import MISSED, OK, STOPPED, Screen, fail, leave, machine, result
+from bench_output import Screen, leave, machine
 from bench_pace import Pacer
 from bench_parts import partitions_of, parts
 from bench_records import Plan, Record, records, rounds
+from bench_stack import at_least, common_options, on_stack
 from bench_worker import GROUP, ROOT, Worker, WorkerFailed, all_applied, stop, until
-from twin.local import Endpoints, LocalError, Options, Stack
-from twin.local.options import BENCHMARK_JVM, FREE_PORTS
+from twin.local import Endpoints, Stack
+from twin.local.options import BENCHMARK_JVM
 from twin.local.ports import PortPicker
 
 PARTITIONS: Final = 12
@@ -70,14 +69,9 @@ def arguments(words: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--rate", type=int, default=5000, help="messages/s (5000)")
     parser.add_argument("--runs", type=int, default=3, help="kills of each kind (3)")
     parser.add_argument("--ways", default=names, help=f"which, of {names}")
-    parser.add_argument(
-        "--data-dir", type=Path, default=Path(".cartwin-bench"), help="where everything is kept"
-    )
-    parser.add_argument("--json", action="store_true", help="only the JSON line")
+    common_options(parser)
     options = parser.parse_args(words)
-    for name, least in (("vehicles", 100), ("rate", 100), ("runs", 1)):
-        if getattr(options, name) < least:
-            parser.error(f"--{name} {getattr(options, name)}: at least {least} is accepted")
+    at_least(parser, options, {"vehicles": 100, "rate": 100, "runs": 1})
     options.ways = [way for way in dict.fromkeys(options.ways.split(",")) if way]
     if not options.ways or not set(options.ways) <= LIMITS.keys():
         parser.error(f"--ways {','.join(options.ways)!r}: {names} are accepted")
@@ -87,31 +81,11 @@ def arguments(words: list[str] | None) -> argparse.Namespace:
 def main(words: list[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     options = arguments(words)
-    screen = Screen(options.json)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    stack = Stack(
-        Options(
-            data_dir=options.data_dir / "recovery",
-            fresh=True,
-            ports=FREE_PORTS,
-            processes=(),
-            partitions=PARTITIONS,
-            kafka_jvm=BENCHMARK_JVM,
-        ),
-        lambda part, line: screen.say(f"{part}: {line}"),
-    )
-    try:
-        line = Bench(options, stack.data_dir, stack.start(), screen).run()
-    except (LocalError, BrokerFailed, WorkerFailed) as error:
-        return fail(str(error))
-    except KafkaException as error:
-        return fail(f"Kafka does not answer as it should: {error.args[0].str()}")
-    except KeyboardInterrupt:
-        return fail("stopped", STOPPED)
-    finally:
-        stack.stop()
-    result(line)
-    return OK if line["ok"] else MISSED
+
+    def run(stack: Stack, endpoints: Endpoints, screen: Screen) -> dict[str, Any]:
+        return Bench(options, stack.data_dir, endpoints, screen).run()
+
+    return on_stack("recovery", options, run, partitions=PARTITIONS, kafka_jvm=BENCHMARK_JVM)
 
 
 @dataclass(slots=True)

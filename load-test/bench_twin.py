@@ -9,23 +9,21 @@ of all records makes the result not ok. Method: bench_run.py; peers: bench_peers
 
 import argparse
 import shutil
-import signal
 import time
-from pathlib import Path
 from statistics import median
 from typing import Any, Final
 
 import redis
-from confluent_kafka import KafkaException
 from rich.progress import Progress
 
 from bench_broker import Broker, BrokerFailed
-from bench_output import MISSED, OK, STOPPED, Screen, fail, leave, machine, result
+from bench_output import Screen, leave, machine
 from bench_peers import PEERS, Job, Peer, Skipped, environment
 from bench_records import Expected, Plan, records, rounds
 from bench_run import Figures, Load, RunFailed, check, measure
-from twin.local import Endpoints, LocalError, Options, Stack
-from twin.local.options import BENCHMARK_JVM, FREE_PORTS
+from bench_stack import at_least, common_options, on_stack
+from twin.local import Endpoints, LocalError, Stack
+from twin.local.options import BENCHMARK_JVM
 from twin.local.ports import PortPicker
 from twin.local.process import spawn, stop_all
 
@@ -50,19 +48,14 @@ def arguments(words: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--vehicles", type=int, default=100_000, help="vehicles (100000)")
     parser.add_argument("--runs", type=int, default=3, help="runs of each peer (3)")
     parser.add_argument("--peers", default=names, help=f"which, of {names}")
-    parser.add_argument(
-        "--data-dir", type=Path, default=Path(".cartwin-bench"), help="where everything is kept"
-    )
-    parser.add_argument("--json", action="store_true", help="only the JSON line")
+    common_options(parser)
     options = parser.parse_args(words)
     known = {peer.name: peer for peer in PEERS}
     chosen = [name for name in options.peers.split(",") if name]
     unknown = [name for name in chosen if name not in known]
     if unknown or not chosen:
         parser.error(f"--peers {options.peers!r}: {names} are accepted")
-    for name, least in (("messages", 1000), ("vehicles", 10), ("runs", 1)):
-        if getattr(options, name) < least:
-            parser.error(f"--{name} {getattr(options, name)}: at least {least} is accepted")
+    at_least(parser, options, {"messages": 1000, "vehicles": 10, "runs": 1})
     options.peers = [known[name] for name in dict.fromkeys(chosen)]
     return options
 
@@ -70,31 +63,11 @@ def arguments(words: list[str] | None) -> argparse.Namespace:
 def main(words: list[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     options = arguments(words)
-    screen = Screen(options.json)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    stack = Stack(
-        Options(
-            data_dir=options.data_dir / "twin",
-            fresh=True,
-            ports=FREE_PORTS,
-            processes=(),
-            partitions=PARTITIONS,
-            kafka_jvm=BENCHMARK_JVM,
-        ),
-        lambda part, line: screen.say(f"{part}: {line}"),
-    )
-    try:
-        line = Bench(options, stack, stack.start(), screen).run()
-    except (LocalError, BrokerFailed) as error:
-        return fail(str(error))
-    except KafkaException as error:
-        return fail(f"Kafka does not answer as it should: {error.args[0].str()}")
-    except KeyboardInterrupt:
-        return fail("stopped", STOPPED)
-    finally:
-        stack.stop()
-    result(line)
-    return OK if line["ok"] else MISSED
+
+    def run(stack: Stack, endpoints: Endpoints, screen: Screen) -> dict[str, Any]:
+        return Bench(options, stack, endpoints, screen).run()
+
+    return on_stack("twin", options, run, partitions=PARTITIONS, kafka_jvm=BENCHMARK_JVM)
 
 
 class Bench:
