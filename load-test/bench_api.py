@@ -32,7 +32,7 @@ from bench_calls import CALLS_PER_S, DECIDED, MIX, TIMEOUT_S
 from bench_output import Screen, leave, machine
 from bench_pace import Pacer
 from bench_process import cpu_s
-from bench_records import Plan, Record, records, rounds, vehicle_id
+from bench_records import Plan, Record, births, records, rounds
 from bench_stack import at_least, common_options, on_stack
 from bench_worker import ROOT, Worker, WorkerFailed, all_applied, stop, until
 from twin.local import Endpoints, Stack
@@ -112,7 +112,7 @@ class Bench:
         plan = Plan(VEHICLES, total, now_ms())
         load = live(plan)
         self._broker.feed(next(load) for _ in range(VEHICLES))
-        self._broker.feed(births(plan), "presence")
+        self._broker.feed(births(plan, now_ms()), "presence")
         pacer = Pacer(self._endpoints.kafka, load, options.rate)
         try:
             self._worker.start()
@@ -323,22 +323,6 @@ def live(plan: Plan) -> Iterator[Record]:
         for key, value, headers in records(plan, replace(one, times=one.times - ahead)):
             others = [header for header in headers if header[0] != "ingested-at"]
             yield key, value, [("ingested-at", str(now_ms()).encode()), *others]
-
-
-def births(plan: Plan) -> Iterator[Record]:
-    """Every car comes online."""
-    for number in range(plan.vehicles):
-        name, at = vehicle_id(number), now_ms()
-        birth = {
-            "vehicle_id": name,
-            "state": "online",
-            "session": plan.session,
-            "at": at,
-            "shard": 0,
-            "attributes": {"fleet": "bench"},
-        }
-        headers = [("ingested-at", str(at).encode()), ("content-type", b"application/json")]
-        yield name.encode(), orjson.dumps(birth), headers
 
 
 def now_ms() -> int:

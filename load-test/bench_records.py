@@ -2,7 +2,7 @@
 
 Round 0 tells every vehicle once, in an order of its own; each later round does so again. In those
 3 % of the records come late (older than the vehicle's last), 1 % are sent twice, and 5 % carry
-only the fast signals, so a fold that is not one of event time per signal ends in other values.
+only two thirds of the signals, so a fold that is not one of event time per signal ends in other values.
 
 `Expected` is the reference: the greatest (event_time, sequence) per vehicle and signal, over columns.
 Within a vehicle there is one session and one record a sequence, so nothing else can decide.
@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
+import orjson
 from numpy.typing import NDArray
 
 from twin.wire.codec import AVRO_BINARY, encode_telemetry
@@ -24,21 +25,21 @@ Headers = list[tuple[str, bytes]]
 Record = tuple[bytes, bytes, Headers]
 """Key, value and headers of a record of `telemetry`."""
 
-# Name, mean, spread over the fleet and in time, integer?
+# Name, mean, spread over the fleet and in time, integer? Those of the index first.
 _SIGNALS: Final = (
     ("coolant_temp", 91.0, 6.0, False),
+    ("speed", 22.0, 6.0, False),
+    ("engine_vibration_amplitude", 310.0, 60.0, False),
+    ("battery_percentage", 0.5, 0.1, False),
     ("intake_air_temp", 31.0, 5.0, False),
     ("intake_air_flow_speed", 42.0, 12.0, False),
-    ("speed", 22.0, 6.0, False),
     ("throttle_pos", 0.5, 0.1, False),
     ("current_draw", 14.0, 5.0, False),
-    ("engine_vibration_amplitude", 310.0, 60.0, False),
     ("accelerometer_1_1_value", 3.1, 0.6, False),
     ("accelerometer_1_2_value", 3.0, 0.6, False),
     ("accelerometer_2_1_value", 2.9, 0.6, False),
     ("accelerometer_2_2_value", 3.2, 0.6, False),
     ("battery_voltage", 231.0, 4.0, False),
-    ("battery_percentage", 0.5, 0.1, False),
     ("tire_pressure_1_1", 33.0, 1.5, True),
     ("tire_pressure_1_2", 33.0, 1.5, True),
     ("tire_pressure_2_1", 34.0, 1.5, True),
@@ -47,8 +48,6 @@ _SIGNALS: Final = (
 )
 NAMES: Final = tuple(name for name, _, _, _ in _SIGNALS)
 _INTEGER: Final = tuple(integer for _, _, _, integer in _SIGNALS)
-_FAST: Final = 12
-"""A partial record carries the first so many signals."""
 _LATE, _TWICE, _PARTIAL = 0.03, 0.01, 0.05
 _INTERVAL_MS: Final = 10_000
 _ARRIVAL_MS: Final = 40
@@ -57,12 +56,21 @@ _ARRIVAL_MS: Final = 40
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """`messages` records behind the first of each of `vehicles`. `start_ms`: event time of round 0."""
+    """`messages` records behind the first of each of `vehicles`. `start_ms`: event time of round 0.
+
+    A vehicle has the first `signals` of NAMES.
+    """
 
     vehicles: int
     messages: int
     start_ms: int
     seed: int = 1
+    signals: int = len(NAMES)
+
+    @property
+    def fast(self) -> int:
+        """A partial record carries the first so many signals."""
+        return self.signals * 2 // 3
 
     @property
     def session(self) -> int:
@@ -130,7 +138,7 @@ def records(plan: Plan, one: Round) -> Iterator[Record]:
         ("content-type", AVRO_BINARY.encode()),
     ]
     for number in one.order.tolist():
-        names = NAMES[:_FAST] if one.partial[number] else NAMES
+        names = NAMES[: plan.fast if one.partial[number] else plan.signals]
         row: list[float] = one.values[number].tolist()
         car = vehicle_id(number)
         telemetry = Telemetry(
@@ -146,12 +154,28 @@ def records(plan: Plan, one: Round) -> Iterator[Record]:
         yield car.encode(), encode_telemetry(telemetry), headers
 
 
+def births(plan: Plan, at_ms: int) -> Iterator[Record]:
+    """Every car comes online: records of `presence`."""
+    headers = [("ingested-at", str(at_ms).encode()), ("content-type", b"application/json")]
+    for number in range(plan.vehicles):
+        name = vehicle_id(number)
+        birth = {
+            "vehicle_id": name,
+            "state": "online",
+            "session": plan.session,
+            "at": at_ms,
+            "shard": 0,
+            "attributes": {"fleet": "bench"},
+        }
+        yield name.encode(), orjson.dumps(birth), headers
+
+
 class Expected:
     """What every twin must report after the rounds that were added."""
 
     def __init__(self, plan: Plan) -> None:
         size = (plan.vehicles, len(NAMES))
-        self._session = plan.session
+        self._plan = plan
         self._known = np.zeros(size, np.bool_)
         self._times = np.zeros(size, np.int64)
         self._sequences = np.zeros(size, np.int64)
@@ -162,7 +186,8 @@ class Expected:
         sent = np.zeros(len(one.times), np.bool_)
         sent[one.order] = True
         carried = np.ones_like(self._known)
-        carried[one.partial, _FAST:] = False
+        carried[:, self._plan.signals :] = False
+        carried[one.partial, self._plan.fast :] = False
         times, sequences = one.times[:, None], one.sequences[:, None]
         newer = (times > self._times) | ((times == self._times) & (sequences > self._sequences))
         wins = sent[:, None] & carried & (newer | ~self._known)
@@ -191,7 +216,7 @@ class Expected:
         ):
             if not there:
                 continue
-            ours = (value, time, self._session, sequence)
+            ours = (value, time, self._plan.session, sequence)
             theirs = reported.get(name)
             # A peer may write 91.2 where float32 is 91.19999694824219.
             if theirs is None or (float(np.float32(theirs[0])), *theirs[1:]) != ours:

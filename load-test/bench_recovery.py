@@ -16,7 +16,7 @@ import io
 import math
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -31,7 +31,7 @@ from bench_broker import TELEMETRY, Broker
 from bench_fresh import TWINS, FreshWrites
 from bench_output import Screen, leave, machine
 from bench_pace import Pacer
-from bench_parts import partitions_of, parts
+from bench_parts import Event, partitions_of, parts
 from bench_records import Plan, Record, records, rounds
 from bench_stack import at_least, common_options, on_stack
 from bench_worker import GROUP, ROOT, Worker, WorkerFailed, all_applied, stop, until
@@ -217,6 +217,7 @@ class Bench:
         told = parts(successor.events(), killed_at, lost, first, restarted=way != "takeover")
         if told is None:
             raise WorkerFailed(f"the log of {successor.name} does not say how it took over")
+        told |= restoring_us(successor.events())
         told["all_partitions_s"] = round(max(fresh.first.values()) - killed_at, 3)
         written = self._broker.end(TELEMETRY)
         until(
@@ -244,6 +245,17 @@ class Bench:
         return accounts.line()
 
 
+def restoring_us(found: Iterable[Event]) -> dict[str, float]:
+    """What the last restore spent on a twin, in microseconds: on reading it, on building it."""
+    restored = [event.fields for event in found if event.name == "restored"][-1]
+    twins = restored["twins"]
+    return {
+        f"{part}_us_a_twin": round(restored[f"seconds_{part}"] / twins * 1e6, 1)
+        for part in ("reading", "building")
+        if twins
+    }
+
+
 def summary(runs: list[Kill]) -> dict[str, Any]:
     """Median of each part, and every run beside them."""
     names = dict.fromkeys(name for run in runs for name in run.parts)
@@ -265,6 +277,8 @@ def shown(results: dict[str, dict[str, Any]]) -> Iterator[tuple[str, dict[str, A
                 "detection or start": detected,
                 "rebalance": found["rebalance_s"],
                 "restore": found["restore_s"],
+                "read, us a twin": found.get("reading_us_a_twin"),
+                "build, us a twin": found.get("building_us_a_twin"),
                 "first write": found["first_write_s"],
                 "total": found["total_s"],
                 "all parts": found["all_partitions_s"],

@@ -3,11 +3,12 @@
 import asyncio
 import math
 from collections import Counter, defaultdict
+from collections.abc import Mapping
 from typing import Any
 
 import orjson
 
-from twin import document
+from twin.packed import pack
 from twin.reported import Reported
 from twin.state import create
 from twin.view import Shown, View, row
@@ -66,16 +67,16 @@ def check_index(store: Any, twins: dict[str, Any]) -> None:
     documents = {}
     for raw in store.keys("twin:*"):
         value = store.get(raw)
-        document = orjson.loads(keys.document_of(value))
+        found = orjson.loads(keys.document_of(value))
         head = keys.head_of(value)
-        index = keys.index_of(document)
-        documents[raw.decode().partition(":")[2]] = document
+        index = keys.index_of(found)
+        documents[raw.decode().partition(":")[2]] = found
         assert head[3:] == tuple(index[field] for field in keys.COUNTED)
-        assert head[:3] == (document["epoch"], document["created_at"], document["revision"])
+        assert head[:3] == (found["epoch"], found["created_at"], found["revision"])
     expected = {v: orjson.loads(orjson.dumps(t, default=dict)) for v, t in twins.items()}
     assert documents == expected
     assert store.zrange(keys.IDS, 0, -1) == [v.encode() for v in sorted(twins)]
-    indexes = {v: keys.index_of(document) for v, document in expected.items()}
+    indexes = {v: keys.index_of(one) for v, one in expected.items()}
     for field in keys.COUNTED:
         counts = Counter(index[field] for index in indexes.values())
         assert _scores(store, keys.count(field)) == counts, field
@@ -111,11 +112,32 @@ async def durable():
     """The owner of these tests has nothing that Kafka has not."""
 
 
+def document(one):
+    """A twin as the worker writes it."""
+    return pack(one).dump(one["vehicle_id"])
+
+
+class Resting(Mapping):
+    """A live table of twins, each of them packed when it is looked at."""
+
+    def __init__(self, twins):
+        self._twins = twins
+
+    def __getitem__(self, vehicle_id):
+        return pack(self._twins[vehicle_id])
+
+    def __iter__(self):
+        return iter(self._twins)
+
+    def __len__(self):
+        return len(self._twins)
+
+
 class Owner:
     """Tables of a worker and the view of them. `log`: is told each record before the view is."""
 
     def __init__(self, url, epoch=1, log=None):
-        self.view = View(url, PARTITIONS, document.dump)
+        self.view = View(url, PARTITIONS)
         self.epoch = epoch
         self.twins = defaultdict(dict)
         self.commands = defaultdict(dict)
@@ -140,7 +162,7 @@ class Owner:
 
     async def claim(self, *partitions):
         for partition in partitions or range(PARTITIONS):
-            tables = self.twins[partition], self.commands[partition]
+            tables = Resting(self.twins[partition]), self.commands[partition]
             await self.view.claim(partition, self.epoch, *tables)
 
     def start(self, durable=durable):
@@ -153,9 +175,9 @@ class Owner:
                 assert not self._run.done(), self._run
                 await asyncio.sleep(0.005)
 
-    async def write(self, *twins, deleted=(), commands=(), removed=()):
+    async def write(self, *twins, deleted=(), commands=(), removed=(), replies=()):
         """One batch: the tables change, then the view is told."""
-        shown = Shown(commands=commands, removed=removed)
+        shown = Shown(commands=commands, removed=removed, replies=replies)
         for vehicle_id in deleted:
             self.twins[place(vehicle_id)].pop(vehicle_id, None)
             shown.deleted.setdefault(place(vehicle_id), set()).add(vehicle_id)
@@ -163,7 +185,7 @@ class Owner:
         for one in twins:
             vehicle_id = one["vehicle_id"]
             rows = shown.rows.setdefault(place(vehicle_id), {})
-            rows[vehicle_id] = row(one, document.dump(one))
+            rows[vehicle_id] = row(vehicle_id, pack(one))
         if self._log is not None:
             for partition, deleted in shown.deleted.items():
                 for vehicle_id in deleted:
@@ -178,6 +200,7 @@ class Owner:
                 vehicle_id = command_id.rpartition(".")[0]
                 key = f"{vehicle_id}/{command_id}"
                 self._log.append(("ledger", place(vehicle_id)), key, None)
-        about = {*shown.rows, *shown.deleted, *(place(c["vehicle_id"]) for c in commands)}
+        said = [*commands, *replies]
+        about = {*shown.rows, *shown.deleted, *(place(one["vehicle_id"]) for one in said)}
         shown.epochs.update(dict.fromkeys(about, self.epoch))
         await self.view.write(shown)

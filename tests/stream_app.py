@@ -3,10 +3,13 @@
 One line per poll, appended and fsynced before `done`, in a file that all members share, so the lines
 are in the order of the hand-overs of the whole group:
 
-    {"member", "pid", "seek", "client_seeks", "restored", "records": [[partition, offset, value], ...]}
+    {"member", "pid", "seek", "placed", "member_fetches", "restored",
+     "records": [[partition, offset, value], ...]}
 
-`seek` counts Faust's seeks (one a rebalance), `client_seeks` those of the Kafka client, one for each
-partition; `restored` the rows of the changelog that had been restored when the poll came.
+`seek` counts Faust's seeks (one a rebalance), `placed` how often the client of the inputs was given a
+place, once for each partition, `member_fetches` the fetch requests of aiokafka, which is only the
+group's member; `restored` the rows of the changelog that had been restored when the poll came. A value
+longer than 20 is written as its length.
 """
 
 import argparse
@@ -14,27 +17,41 @@ import asyncio
 import json
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
-import aiokafka
+from aiokafka.client import AIOKafkaClient  # type: ignore[import-untyped]
 from faust.worker import Worker
 
 from twin.changelog import Reader, Tail
 from twin.kit import logs
 from twin.stream import Poll, PollSchema, StreamApp
+from twin.stream.fetch import Source
 
 POISON = "poison"
 """A poll with this value ends the process before `done`, and after the line is written."""
 
 
-class Client(aiokafka.AIOKafkaConsumer):
-    """Counts the seeks."""
+class Counts:
+    """What the two clients did."""
 
-    seeks = 0
+    placed = 0
+    member_fetches = 0
 
-    def seek(self, partition: Any, offset: int) -> None:
-        Client.seeks += 1
-        super().seek(partition, offset)
+    @classmethod
+    def begin(cls) -> None:
+        """Count from now on."""
+        send, assign = AIOKafkaClient.send, Source._assign
+
+        async def counting_send(self: Any, node: Any, request: Any, **how: Any) -> Any:
+            cls.member_fetches += type(request).__name__.startswith("Fetch")
+            return await send(self, node, request, **how)
+
+        def counting_assign(self: Source, gone: Any, new: Any) -> None:
+            cls.placed += len(new)
+            assign(self, gone, new)
+
+        AIOKafkaClient.send = counting_send
+        Source._assign = counting_assign  # type: ignore[method-assign]
 
 
 class Rows:
@@ -57,6 +74,18 @@ class Rows:
         """Nothing."""
 
 
+def end(error: Exception) -> NoReturn:
+    """As the worker ends when it cannot go on."""
+    logs.get(__name__).error("cannot go on", error=str(error))
+    os._exit(1)
+
+
+def short(value: bytes | None) -> str:
+    """A value, or how long it is."""
+    assert value is not None
+    return value.decode() if len(value) <= 20 else str(len(value))
+
+
 def main() -> None:
     """Run until SIGTERM."""
     parser = argparse.ArgumentParser()
@@ -69,9 +98,10 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--poll-records", type=int, required=True)
     parser.add_argument("--work-s", type=float, required=True)
+    parser.add_argument("--idle-s", type=float, required=True)
     told = parser.parse_args()
     logs.configure(told.member, "info", "json")
-    aiokafka.AIOKafkaConsumer = Client
+    Counts.begin()
     app = StreamApp(
         told.group,
         broker=f"kafka://{told.bootstrap}",
@@ -86,9 +116,12 @@ def main() -> None:
         broker_session_timeout=6.0,
         broker_heartbeat_interval=1.0,
         broker_commit_interval=0.3,
+        broker_max_poll_interval=told.idle_s,
         consumer_group_instance_id=told.member,
         broker_max_poll_records=told.poll_records,
         stream_wait_empty=True,
+        # So that there is something that waits when a rebalance comes.
+        bulk_topics=frozenset({told.topic}),
     )
     # A table, as the twin worker has: it makes Faust use its own assignor.
     changelog = app.topic(
@@ -104,6 +137,7 @@ def main() -> None:
     )
     app.Table(told.changelog, changelog_topic=changelog, partitions=told.partitions, key_type=str)
     app.restorer = rows = Rows(told.bootstrap, told.changelog)
+    app.on_fault = end
     out = os.open(told.out, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
 
     @app.agent(app.topic(told.topic, schema=PollSchema()), name="written")
@@ -111,12 +145,13 @@ def main() -> None:
         async for event in stream.events():
             poll: Poll = event.value
             poll.begin()
-            records = [[r.partition, r.offset, r.value.decode()] for r in poll.records]
+            records = [[r.partition, r.offset, short(r.value)] for r in poll.records]
             line = {
                 "member": told.member,
                 "pid": os.getpid(),
                 "seek": poll.seek,
-                "client_seeks": Client.seeks,
+                "placed": Counts.placed,
+                "member_fetches": Counts.member_fetches,
                 "restored": rows.count,
                 "records": records,
             }

@@ -10,9 +10,9 @@ from typing import Any
 
 import orjson
 
-from twin import inputs, interning
-from twin.apply import Context, apply
-from twin.effects import Effects
+from twin import inputs
+from twin.apply import Context, apply, deadlines_of, deadlines_of_commands
+from twin.effects import Deadline, Effects
 from twin.wire import codec, topics
 from twin.wire.ids import command_id
 from twin.wire.records import Command, Position, Twin
@@ -21,10 +21,6 @@ from twin.wire.telemetry import Sample, Telemetry
 CAR = "car-1"
 T0 = 1_790_000_000_000
 """When a world begins (ms)."""
-
-
-COMMON = interning.COMMON
-BEFORE = copy.deepcopy(COMMON)
 
 
 class MemoryLedger:
@@ -76,12 +72,20 @@ class World:
         assert self.state is not None
         return self.state
 
+    @property
+    def deadlines(self) -> list[Deadline]:
+        """All of the twin and its ledger, in order."""
+        of_commands = deadlines_of_commands(self.ledger.of(CAR), self.context)
+        return sorted(
+            [*deadlines_of(self.twin, self.context), *of_commands],
+            key=lambda deadline: (deadline.due, deadline.of, deadline.ref),
+        )
+
     def feed(self, topic: str, value: bytes, position: Position, at: int) -> Effects:
         """Apply one record at its place in the log."""
         record = inputs.read(topic, CAR.encode(), value)
         self.state, effects = apply(self.state, self.ledger, record, position, at, self.context)
         self.ledger.take(effects)
-        assert COMMON == BEFORE, "a part that twins have in common was changed in place"
         return effects
 
     def put(self, topic: str, fields: dict[str, Any] | Telemetry) -> Effects:

@@ -2,21 +2,26 @@
 
 The names in `POINTS` are the steps of law 4 in their order, and those of a takeover. At the COUNT-th
 time that the process comes to the point it sends itself the signal: nothing is flushed, closed or told.
-A step that is said to be half done is half done for sure: that half is acknowledged by Kafka.
+A step that is said to be half done is half done for sure: that half is acknowledged by Kafka; of the view
+it is all but the answers. When it is `answered`, none of the batch's outputs has left the process.
 """
 
 import os
 import signal
 import sys
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from twin import agents, worker
 from twin.agents import Owner
 from twin.changelog import Reader
 from twin.delivery import Writer
+from twin.restoring import Restoring
 from twin.stream import transport
 from twin.takeover import Takeover
-from twin.view import View
+from twin.view import View, packing
+from twin.view.link import Link
 from twin.wire import topics
 
 OWNING = (
@@ -27,9 +32,10 @@ OWNING = (
     "copy",
     "outputs half",
     "outputs produced",
+    "view half",
     "view",
+    "answered",
     "told",
-    "replied",
     "commit",
     "committed",
 )
@@ -66,14 +72,12 @@ def install(hooks: Hooks) -> None:
     """Put the points into the worker's own functions."""
     _decide(hooks)
     _changelog(hooks)
-    _outputs(hooks)
+    _outputs_and_view(hooks)
     _steps(hooks)
-    after_async(View, "write", hooks, "view")
-    after_async(View, "reply", hooks, "replied")
     _commit(hooks)
     after_async(View, "claim", hooks, "claimed")
     after(Reader, "read", hooks, "read")
-    after(Takeover, "_build", hooks, "restored")
+    after(Restoring, "_build", hooks, "restored")
     after_async(Takeover, "_finish", hooks, "told again")
 
 
@@ -106,7 +110,7 @@ def _decide(hooks: Hooks) -> None:
 
     def decide(self: Any, *args: Any) -> Any:
         batch, end = real(self, *args)
-        if batch.twins:
+        if batch.owners:
             hooks.reach("decided")
         return batch, end
 
@@ -125,7 +129,7 @@ def _changelog(hooks: Hooks) -> None:
 
     def write_changelog(self: Any, batch: Any, *args: Any) -> Any:
         shown = produced(self, batch, *args)
-        if batch.twins:
+        if batch.owners:
             hooks.reach("changelog produced")
         return shown
 
@@ -133,9 +137,12 @@ def _changelog(hooks: Hooks) -> None:
     Owner._write_changelog = write_changelog  # type: ignore[method-assign]
 
 
-def _outputs(hooks: Hooks) -> None:
+def _outputs_and_view(hooks: Hooks) -> None:
     write, send = Owner._write_outputs, Writer.send
+    show, transact = View.write, Link.transact
     left: list[int] = []
+    held: list[Callable[[], None]] = []
+    cut: list[bool] = []
 
     def count_down(self: Any, *args: Any) -> None:
         send(self, *args)
@@ -146,6 +153,10 @@ def _outputs(hooks: Hooks) -> None:
                 hooks.stop()
 
     def write_outputs(self: Any, batch: Any, *args: Any) -> None:
+        if batch.replies and hooks.next("answered"):
+            # Not on their way before the answers are told.
+            held.append(partial(write, self, batch, *args))
+            return
         sent = sum(
             output.kind in ("changes", "downlink")
             for outbox in batch.outboxes.values()
@@ -158,8 +169,27 @@ def _outputs(hooks: Hooks) -> None:
         if sent:
             hooks.reach("outputs produced")
 
+    async def show_batch(self: Any, shown: Any) -> None:
+        if shown.replies and hooks.next("view half"):
+            # Each write is a transaction of its own.
+            packing._WORK = 1  # type: ignore[misc]
+            cut.append(True)
+        await show(self, shown)
+        hooks.reach("view")
+        if held:
+            hooks.stop()
+            held.pop()()
+
+    async def transact_half(self: Any, commands: Any, count: int) -> Any:
+        if cut and any(b"PUBLISH" in piece for piece in commands):
+            cut.clear()
+            hooks.stop()
+        return await transact(self, commands, count)
+
     Writer.send = count_down  # type: ignore[method-assign]
     Owner._write_outputs = write_outputs  # type: ignore[method-assign]
+    View.write = show_batch  # type: ignore[method-assign]
+    Link.transact = transact_half  # type: ignore[method-assign]
 
 
 def _steps(hooks: Hooks) -> None:

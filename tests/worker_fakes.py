@@ -66,7 +66,8 @@ class Message:
 class Kafka:
     """Logs by topic and partition."""
 
-    def __init__(self) -> None:
+    def __init__(self, name: str = "kafka") -> None:
+        self.name = name
         self.logs: defaultdict[Place, list[Message]] = defaultdict(list)
 
     def append(self, place: Place, key: Any, value: Any, headers: Any = ()) -> Message:
@@ -129,6 +130,9 @@ class Reader:
         self.before_end: Callable[[], Any] = lambda: None
         """Called when a reading has come to the end."""
 
+    def identity(self) -> dict[str, str]:
+        return {topic: f"{topic} of {self._kafka.name}" for topic in changelog.CHANGELOGS}
+
     def bounds(self, place: Place) -> tuple[int, int]:
         return 0, len(self._kafka.logs[place])
 
@@ -181,10 +185,7 @@ class View:
                 self.store.twins[vehicle_id] = orjson.loads(row.document)
         for command in shown.commands:
             self.store.commands[command["id"]] = command
-
-    async def reply(self, epochs: Mapping[int, int], replies: Sequence[Any]) -> None:
-        self._check(epochs)
-        for reply in replies:
+        for reply in shown.replies:
             self.store.replies[reply["request_id"]] = reply
 
 
@@ -219,7 +220,8 @@ class Worker:
     ) -> None:
         """Take a partition over at a time. `committed`: input topic -> next offset, 0 unless named."""
         places = {TP(topic, partition): (committed or {}).get(topic, 0) for topic in INPUTS}
-        self.takeover._clock = SimpleNamespace(now_ms=lambda: 1000 * second)  # type: ignore[assignment]
+        clock: Any = SimpleNamespace(now_ms=lambda: 1000 * second)
+        self.takeover._restoring._clock = clock
         await self.takeover.restore(places, 1, lambda: True)
 
     async def take(self, *records: Any) -> bool:

@@ -58,6 +58,8 @@ def declare(settings: WorkerSettings, partitions: int) -> Declarations:
         broker_commit_interval=1.0,
         consumer_group_instance_id=settings.worker_id,
         broker_max_poll_records=settings.batch_records,
+        # Of all inputs the one that nobody waits for an answer to.
+        bulk_topics=frozenset({topics.TELEMETRY}),
         # A rebalance waits until the poll in hand is durable.
         stream_wait_empty=True,
         # Nothing reads a standby yet: a new owner restores from the changelog.

@@ -42,7 +42,6 @@ from twin.inputs import (
     RequestInput,
     ScoreInput,
 )
-from twin.interning import intern_parts
 from twin.lifecycle import next_due
 from twin.state import Limits, create, fold, was_applied
 from twin.step import Context, Ledger, Step
@@ -58,7 +57,16 @@ from twin.wire.records import (
 )
 from twin.wire.telemetry import Sample
 
-__all__ = ["NEW_VALUES", "Context", "Ledger", "Limits", "apply", "deadlines_of", "due_of"]
+__all__ = [
+    "NEW_VALUES",
+    "Context",
+    "Ledger",
+    "Limits",
+    "apply",
+    "deadlines_of",
+    "deadlines_of_commands",
+    "due_of",
+]
 
 _NONE: Final[Any] = ()
 NEW_VALUES: Final = Effects(
@@ -115,27 +123,32 @@ def apply(
         twin["updated_at"] = at
         twin["causes"] = {**twin.get("causes", {}), REVISION: revised(position, twin["revision"])}
         effects.ledger.extend(step.touched.values())
-        intern_parts(twin)
     effects.revision = twin["revision"]
     for reply in effects.replies:
         reply["revision"] = twin["revision"]
     return twin if kept else None, effects
 
 
-def deadlines_of(twin: Twin, commands: Iterable[Command], context: Context) -> list[Deadline]:
-    """All deadlines of a twin and its ledger entries, to rebuild the heap after a recovery."""
+def deadlines_of(twin: Twin, context: Context) -> list[Deadline]:
+    """All deadlines of a twin, to rebuild the heap after a recovery; `reported` is not looked at."""
     vehicle_id, status = twin["vehicle_id"], twin["presence"]
     found: list[tuple[int | None, DeadlineOf, str]] = [
         (presence.next_due(status, context), "presence", str(status["session"]))
     ]
-    found += [(next_due(c, context.overdue_after_ms), "command", c["id"]) for c in commands]
     versions = {str(version) for version, _ in desired.open_until(twin).values()}
-    found += [(desired.next_due(twin, ref), "desired", ref) for ref in versions]
+    found += [(desired.next_due(twin, ref), "desired", ref) for ref in sorted(versions)]
     found += [(approval.next_due(twin, ref), "decision", ref) for ref in twin.get("decisions", {})]
-    return sorted(
-        (Deadline(due, vehicle_id, of, ref) for due, of, ref in found if due is not None),
-        key=lambda deadline: (deadline.due, deadline.of, deadline.ref),
-    )
+    return [Deadline(due, vehicle_id, of, ref) for due, of, ref in found if due is not None]
+
+
+def deadlines_of_commands(commands: Iterable[Command], context: Context) -> list[Deadline]:
+    """All deadlines of ledger entries."""
+    found = [(next_due(command, context.overdue_after_ms), command) for command in commands]
+    return [
+        Deadline(due, command["vehicle_id"], "command", command["id"])
+        for due, command in found
+        if due is not None
+    ]
 
 
 def due_of(twin: Twin, ledger: Ledger, of: DeadlineOf, ref: str, context: Context) -> int | None:

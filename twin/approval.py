@@ -13,7 +13,7 @@ from typing import Any
 
 from twin.decide import episode_of, give, keep, lapse, refusal_of, with_memory
 from twin.effects import Refusal
-from twin.ledger import open_command
+from twin.ledger import answer_of, open_command
 from twin.policy import Rule
 from twin.step import Step
 from twin.wire.records import Decision, Request, Twin
@@ -43,7 +43,7 @@ def on_request(step: Step, request: Request) -> tuple[int, dict[str, Any]]:
     if reason is not None or cause is None:
         raise _held(step, rule, asked, reason or "no_evidence", request["by"])
     order = give(step, rule, asked["score_id"], cause, request["by"])
-    return 201, dict(open_command(step, order))
+    return 201, answer_of(open_command(step, order))
 
 
 def on_deadline(step: Step, ref: str, due: int) -> None:

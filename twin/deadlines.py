@@ -23,8 +23,9 @@ class Deadlines:
     """
 
     def __init__(self) -> None:
-        self._heap: list[tuple[int, str, DeadlineOf, str]] = []
-        self._pending: dict[str, dict[tuple[DeadlineOf, str], int]] = {}
+        self._heap: list[Deadline] = []
+        self._pending: dict[str, tuple[Deadline, ...]] = {}
+        """Those of the heap that count, by vehicle; nearly always one."""
         self._size = 0
 
     def __len__(self) -> int:
@@ -45,11 +46,7 @@ class Deadlines:
         self._size -= len(self._pending.pop(vehicle_id, ()))
         # What was dropped is left in the heap; when that is most of it, make it anew.
         if len(self._heap) > 2 * self._size + 1000:
-            self._heap = [
-                (due, vehicle, *ident)
-                for vehicle, pending in self._pending.items()
-                for ident, due in pending.items()
-            ]
+            self._heap = [one for pending in self._pending.values() for one in pending]
             heapq.heapify(self._heap)
 
     def replace(self, vehicle_id: str, deadlines: Iterable[Deadline]) -> None:
@@ -60,13 +57,14 @@ class Deadlines:
     def add(self, deadlines: Iterable[Deadline]) -> None:
         """Remember."""
         for deadline in deadlines:
-            pending = self._pending.setdefault(deadline.vehicle_id, {})
-            ident = (deadline.of, deadline.ref)
-            known = pending.get(ident)
-            if known is None or deadline.due < known:
-                self._size += known is None
-                pending[ident] = deadline.due
-                heapq.heappush(self._heap, (deadline.due, deadline.vehicle_id, *ident))
+            pending = self._pending.get(deadline.vehicle_id, ())
+            same = [one for one in pending if (one.of, one.ref) == (deadline.of, deadline.ref)]
+            if same and same[0].due <= deadline.due:
+                continue
+            self._size += not same
+            others = (one for one in pending if one not in same)
+            self._pending[deadline.vehicle_id] = (*others, deadline)
+            heapq.heappush(self._heap, deadline)
 
     def due(
         self, now_ms: int, due_of: Callable[[str, DeadlineOf, str], int | None]
@@ -77,14 +75,17 @@ class Deadlines:
         puts its own off with each telemetry record, and that must not make a record each time.
         """
         records: list[Request] = []
-        while self._heap and self._heap[0][0] <= now_ms:
-            asked, vehicle_id, of, ref = heapq.heappop(self._heap)
-            pending = self._pending.get(vehicle_id, {})
-            if pending.get((of, ref)) != asked:
+        while self._heap and self._heap[0].due <= now_ms:
+            asked = heapq.heappop(self._heap)
+            _, vehicle_id, of, ref = asked
+            pending = self._pending.get(vehicle_id, ())
+            left = tuple(one for one in pending if one != asked)
+            if len(left) == len(pending):
                 continue  # forgotten, or an earlier one took its place
-            del pending[of, ref]
             self._size -= 1
-            if not pending:
+            if left:
+                self._pending[vehicle_id] = left
+            else:
                 del self._pending[vehicle_id]
             due = due_of(vehicle_id, of, ref)
             if due is None:

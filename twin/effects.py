@@ -6,7 +6,7 @@ the state durable first, then sends these, in the order of the fields.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from twin.wire.errors import CartwinError, WireError
 from twin.wire.records import Change, Command, Downlink, RefusalCode, Reply
@@ -14,8 +14,7 @@ from twin.wire.records import Change, Command, Downlink, RefusalCode, Reply
 DeadlineOf = Literal["command", "presence", "desired", "decision"]
 
 
-@dataclass(frozen=True, slots=True)
-class Deadline:
+class Deadline(NamedTuple):
     """Becomes a `requests` record of kind deadline at `due` (ms); does nothing when outdated.
 
     `ref` is the command id, the session of the presence, the desired version, or the rule whose

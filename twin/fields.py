@@ -12,7 +12,7 @@ from typing import Any, Final, get_args
 from twin.effects import DeadlineOf
 from twin.wire import topics
 from twin.wire.errors import Invalid, Reason
-from twin.wire.records import HealthState, OutcomeState, RequestKind
+from twin.wire.records import CommandState, HealthState, OutcomeState, RequestKind
 
 MAX_ID: Final = 256
 MAX_ATTRIBUTES: Final = 32
@@ -173,6 +173,31 @@ FIELDS: Final[Mapping[str, Mapping[str, Field]]] = {
     },
 }
 """What each record must hold; the same names as in `wire.records`. Other fields are not kept."""
+
+_WORD: Final = Field(_TEXT.check, "text")
+_TIMES: Final = Field(
+    lambda v: v if isinstance(v, list) and all(type(n) is int for n in v) else None,
+    "a list of integers",
+)
+ENTRY: Final[Mapping[str, Field]] = {
+    "id": _ID,
+    "vehicle_id": _ID,
+    "name": _WORD,
+    "args": _OBJECT,
+    "lane": _WORD,
+    "state": _one_of(get_args(CommandState)),
+    "issued_at": _INTEGER,
+    "expires_at": _INTEGER,
+    "updated_at": _INTEGER,
+    "by": _WORD,
+    "history": Field(lambda v: v if isinstance(v, list) else None, "a list"),
+    "attempts": _TIMES,
+    "refusals": _optional(_TIMES),
+    "fleet": _TEXT,
+    "idempotency_key": _TEXT,
+    "revision": _optional(_INTEGER),
+}
+"""What an entry of the ledger must hold."""
 
 DEADLINE: Final = {"of": _one_of(get_args(DeadlineOf)), "ref": _ID, "due": _INTEGER}
 

@@ -7,7 +7,7 @@ The states and what moves them are the table in `twin.lifecycle`; here is what g
 history, the twin's list of open commands, the change that is told, the next deadline.
 """
 
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from twin.dispatch import advance, has_to_wait, publish, withdraw
 from twin.effects import Refusal
@@ -48,7 +48,7 @@ def on_request(step: Step, request: Request) -> tuple[int, dict[str, Any]]:
                 {"id": known["id"]},
             )
         step.effects.outdated = True
-        return 201, dict(known)
+        return 201, answer_of(known)
     most = step.context.limits.open_commands
     if len(step.twin["commands"]["open"]) >= most:
         raise Refusal(
@@ -56,7 +56,7 @@ def on_request(step: Step, request: Request) -> tuple[int, dict[str, Any]]:
             "too_many_open_commands",
             f"{step.vehicle_id} has {most} open commands, the most accepted",
         )
-    return 201, dict(open_command(step, order))
+    return 201, answer_of(open_command(step, order))
 
 
 def on_cancel(step: Step, request: Request) -> tuple[int, dict[str, Any]]:
@@ -85,7 +85,13 @@ def on_cancel(step: Step, request: Request) -> tuple[int, dict[str, Any]]:
         # Before it ends, so that the car hears of the end before it gets the next of the lane.
         withdraw(step, command["id"])
     command = _move(step, command, "cancel", reason=f"by {request['by']}"[:REASON_LENGTH])
-    return 200, dict(command)
+    return 200, answer_of(command)
+
+
+def answer_of(command: Command) -> dict[str, Any]:
+    """A command as the body of an answer: the entry itself and no copy, because its owner has still to
+    write revision and epoch on it, and the answer says what is stored."""
+    return cast(dict[str, Any], command)
 
 
 def open_command(step: Step, order: Order) -> Command:

@@ -13,22 +13,22 @@ from typing import Final
 
 import orjson
 
-from twin import document
-from twin.apply import deadlines_of
+from twin.apply import deadlines_of, deadlines_of_commands
 from twin.book import Book
 from twin.changelog import GRAVE, Newest, Tail
 from twin.deadlines import Deadlines
 from twin.kit import logs
 from twin.outbox import Output, untold
+from twin.packed import Packed, load
 from twin.step import Context
 from twin.wire.errors import Malformed, WireError
-from twin.wire.records import Command, Twin
+from twin.wire.records import Command
 
 log = logs.get(__name__)
 
-_PARTS: Final = (
+_PARTS: Final = {
     "revision", "created_at", "attributes", "desired", "presence", "health", "commands", "applied"
-)  # fmt: skip
+}  # fmt: skip
 """What code that takes a document over cannot do without."""
 
 Grave = dict[str, list[int]]
@@ -41,7 +41,7 @@ class Owned:
 
     partition: int
     epoch: int
-    twins: dict[str, Twin] = field(default_factory=dict)
+    twins: dict[str, Packed] = field(default_factory=dict)
     book: Book = field(default_factory=lambda: Book({}))
     deadlines: Deadlines = field(default_factory=Deadlines)
     graves: dict[str, Grave] = field(default_factory=dict)
@@ -99,8 +99,9 @@ def restore(
     owned = Owned(partition, epoch, committed=dict(committed))
     if held is not None:
         owned.twins, owned.graves, owned.tombs = held.twins, held.graves, held.tombs
+        owned.deadlines = held.deadlines
     for vehicle_id, newest in twins.newest.items():
-        _take_twin(owned, vehicle_id, newest, committed)
+        _take_twin(owned, vehicle_id, newest, committed, context)
     commands = {} if held is None else {_key(command): command for command in held.book.all()}
     for key, newest in ledger.newest.items():
         _take_command(commands, key, newest)
@@ -112,8 +113,7 @@ def restore(
                 _take_output(commands, output)
     owned.book = Book(commands)
     owned.book.rebuild(owned.twins)
-    for vehicle_id, twin in owned.twins.items():
-        owned.deadlines.add(deadlines_of(twin, owned.book.of(vehicle_id), context))
+    owned.deadlines.add(deadlines_of_commands(owned.book.all(), context))
     owned.forget_graves()
     return Restored(owned, told, sorted(twins.overwritten | ledger.overwritten))
 
@@ -126,20 +126,28 @@ def _untold(vehicle_id: str, outbox: bytes, committed: Mapping[str, int]) -> lis
         return []
 
 
-def _take_twin(owned: Owned, vehicle_id: str, newest: Newest, committed: Mapping[str, int]) -> None:
+def _take_twin(
+    owned: Owned,
+    vehicle_id: str,
+    newest: Newest,
+    committed: Mapping[str, int],
+    context: Context,
+) -> None:
     owned.exhume(vehicle_id)
     if newest.value is None:
         owned.twins.pop(vehicle_id, None)
+        owned.deadlines.forget(vehicle_id)
         grave = _grave(vehicle_id, newest)
         if _open(grave, committed):
             owned.graves[vehicle_id] = grave
             owned.tombs[vehicle_id] = newest.offset
         return
     try:
-        twin = document.load(newest.value)
-        if twin["vehicle_id"] != vehicle_id or set(_PARTS) - twin.keys():
+        packed, twin = load(newest.value)
+        if twin["vehicle_id"] != vehicle_id or not twin.keys() >= _PARTS:
             raise Malformed("not this vehicle's, or not whole")
-        owned.twins[vehicle_id] = twin
+        owned.deadlines.add(deadlines_of(twin, context))
+        owned.twins[vehicle_id] = packed
     except (WireError, ValueError, LookupError, TypeError) as error:
         log.error("no twin document", vehicle_id=vehicle_id[:80], error=repr(error)[:200])
 

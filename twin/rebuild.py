@@ -18,12 +18,12 @@ from typing import Final
 import orjson
 from pydantic import Field
 
-from twin import document
 from twin.changelog import Newest, Place, Reader, Tail
 from twin.kit import kafka, logs
 from twin.kit.settings import RedisUrl, Settings
+from twin.packed import Version, load
 from twin.view.repair import Repair, chunks
-from twin.view.rows import Version, row
+from twin.view.rows import row
 from twin.wire import topics
 from twin.wire.errors import CartwinError, Malformed
 from twin.wire.records import Command
@@ -57,6 +57,8 @@ class Report:
     removed: int = 0
     tidied: int = 0
     unreadable: int = 0
+    strange: int = 0
+    """Records that no owner wrote; passed over, as owners do."""
     missing: int = 0
     extra: int = 0
     seconds: float = 0
@@ -99,9 +101,13 @@ class Rebuild:
     async def _read(self, places: list[Place]) -> None:
         tails = {place: self._tails[place] for place in places}
         await asyncio.to_thread(self.reader.read, tails, lambda: True)
-        for tail in tails.values():
+        for place, tail in tails.items():
             tail.outboxes.clear()
             tail.overwritten.clear()
+            if tail.strange:
+                log.error("records that no owner wrote", place=place, records=tail.strange)
+                self.report.strange += tail.strange
+                tail.strange = 0
 
     def _taken(self, place: Place) -> list[tuple[str, Newest]]:
         """What was read of a place since the last call."""
@@ -115,7 +121,7 @@ class Rebuild:
             rows = {}
             for vehicle_id, value in part:
                 try:
-                    rows[vehicle_id] = row(document.load(value), value)
+                    rows[vehicle_id] = row(vehicle_id, load(value)[0])
                 except (Malformed, LookupError, TypeError) as error:
                     self.report.unreadable += 1
                     log.error(

@@ -90,7 +90,7 @@ def _body_again(step: Step, first: Asked) -> dict[str, Any]:
     if kind == "approval" and first["status"] == 200:
         return dict(step.twin.get("decisions", {}).get(ref, {}))
     command = step.command(ref)
-    return {"id": ref} if command is None else dict(command)
+    return {"id": ref} if command is None else ledger.answer_of(command)
 
 
 def _delete(step: Step, request: Request) -> None:

@@ -9,7 +9,7 @@ Law 2: a record at or below the offset applied last on its topic and partition c
 """
 
 from dataclasses import dataclass
-from typing import Final, cast
+from typing import Final
 
 from twin import document
 from twin.reported import Reported
@@ -44,7 +44,7 @@ class Limits:
 
 def create(vehicle_id: str, at: int) -> Twin:
     """A twin of which nothing is known yet; revision 0, so the record that makes it is revision 1."""
-    twin = Twin(
+    return Twin(
         epoch=0,
         vehicle_id=vehicle_id,
         revision=0,
@@ -62,7 +62,6 @@ def create(vehicle_id: str, at: int) -> Twin:
         commands=TwinCommands(open=[]),
         applied={},
     )
-    return cast(Twin, document.Document(twin))
 
 
 def was_applied(twin: Twin, position: Position) -> bool:

@@ -10,7 +10,6 @@ from typing import Any, NoReturn
 from confluent_kafka import Producer
 from faust.worker import Worker
 
-from twin import document
 from twin.agents import Owner
 from twin.app import INPUTS, Declarations, declare
 from twin.apply import Context
@@ -35,7 +34,7 @@ def main() -> int:
     """Run until stopped; 0 after a clean stop, 1 when Kafka, Redis or a decision failed for good."""
     settings = WorkerSettings.load()
     logs.configure("worker", settings.log_level, settings.log_format)
-    return run(settings, lambda partitions: View(settings.redis_url, partitions, document.dump))
+    return run(settings, lambda partitions: View(settings.redis_url, partitions))
 
 
 def run(settings: WorkerSettings, make_view: Callable[[int], View]) -> int:
@@ -114,6 +113,7 @@ class Running:
         )
         app = declared.app
         app.restorer = self._takeover
+        app.on_fault = _end
         app.agent(declared.inputs, name="twin")(self._decide)
         app.task(self._show)
         app.timer(0.2)(self._tick)

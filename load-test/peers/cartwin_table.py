@@ -11,9 +11,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from twin.kit import logs
+from twin.packed import Packed
 from twin.settings import WorkerSettings
 from twin.view import Shown, View
-from twin.wire.records import Command, Reply, Twin
+from twin.wire.records import Command, Reply
 from twin.worker import run
 
 
@@ -24,7 +25,7 @@ class NoView(View):
         self,
         partition: int,
         epoch: int,
-        twins: Mapping[str, Twin],
+        twins: Mapping[str, Packed],
         commands: Mapping[str, Command],
     ) -> None:
         """Nothing to own."""
@@ -47,11 +48,7 @@ def main() -> int:
     """Run until stopped."""
     settings = WorkerSettings.load()
     logs.configure("worker", settings.log_level, settings.log_format)
-    return run(settings, lambda partitions: NoView(settings.redis_url, partitions, _no_document))
-
-
-def _no_document(_twin: Twin) -> bytes:
-    return b""
+    return run(settings, lambda partitions: NoView(settings.redis_url, partitions))
 
 
 if __name__ == "__main__":

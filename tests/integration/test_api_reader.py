@@ -12,11 +12,11 @@ import pytest
 import redis.asyncio as redis
 
 from tests.redis_view import command as made_command
-from tests.redis_view import twin
-from twin import document
+from tests.redis_view import document, twin
 from twin.api import filters, listing, order
 from twin.api.order import Place
 from twin.api.reader import Ranked, Reader, StoreUnavailable
+from twin.packed import pack
 from twin.view import Shown, View, row
 from twin.wire import ids, keys
 
@@ -27,16 +27,16 @@ class Worker:
     """The view of an owner of everything."""
 
     def __init__(self, url: str) -> None:
-        self._view = View(url, 1, document.dump)
+        self._view = View(url, 1)
 
     async def write(
         self, *twins: Any, deleted: Sequence[str] = (), commands: Sequence[Any] = ()
     ) -> None:
-        rows = {one["vehicle_id"]: row(one, document.dump(one)) for one in twins}
+        rows = {one["vehicle_id"]: row(one["vehicle_id"], pack(one)) for one in twins}
         await self._view.write(Shown({0: 1}, {0: rows}, {0: set(deleted)}, commands))
 
     async def reply(self, reply: Any) -> None:
-        await self._view.reply({0: 1}, [reply])
+        await self._view.write(Shown({0: 1}, replies=[reply]))
 
     async def __aenter__(self) -> "Worker":
         await self._view.claim(0, 1, {}, {})
@@ -76,9 +76,9 @@ def test_document_is_read_as_written(redis_url: str) -> None:
 
     async def scenario(reader: Reader, worker: Worker, _plain: Any) -> None:
         await worker.write(written)
-        assert await reader.twin("car-1") == (7, document.dump(written))
+        assert await reader.twin("car-1") == (7, document(written))
         assert await reader.revision("car-1") == 7
-        assert await reader.documents(["car-1", "car-2"]) == [document.dump(written), None]
+        assert await reader.documents(["car-1", "car-2"]) == [document(written), None]
         assert await reader.twin("car-2") is None
         assert await reader.revision("car-2") is None
 

@@ -11,8 +11,7 @@ import pytest
 import redis
 from confluent_kafka import Producer
 
-from tests.redis_view import PARTITIONS, Owner, check_index, command, place, twin
-from twin import document
+from tests.redis_view import PARTITIONS, Owner, check_index, command, document, place, twin
 from twin.changelog import Newest
 from twin.rebuild import Rebuild
 from twin.view.repair import Repair
@@ -39,7 +38,7 @@ class Log:
         self.before_read.pop(self.reads, lambda: None)()
         for where, tail in tails.items():
             for offset, (key, value) in enumerate(self.records[where][tail.end :], tail.end):
-                tail.newest[key] = Newest(0, value, {}, offset)
+                tail.newest[key] = Newest(value, {}, offset)
             tail.end = len(self.records[where])
         return True
 
@@ -68,7 +67,7 @@ async def rebuild(log, url):
 
 def logged(log, *twins, commands=()):
     for one in twins:
-        log.append(("twins", place(one["vehicle_id"])), one["vehicle_id"], document.dump(one))
+        log.append(("twins", place(one["vehicle_id"])), one["vehicle_id"], document(one))
     for one in commands:
         key = f"{one['vehicle_id']}/{one['id']}"
         log.append(("ledger", place(one["vehicle_id"])), key, orjson.dumps(one))
@@ -233,13 +232,14 @@ def test_process_rebuilds_from_kafka(kafka, url, store):
     """`python -m twin rebuild-view --json` shows what the topics have, and prints one JSON line."""
     producer = Producer({"bootstrap.servers": kafka, "acks": "all"})
     made = [twin(f"rebuilt-{n}", 3, seen=n + 1, signals={"speed": n}) for n in range(30)]
-    order = command("rebuilt-1", "1")
+    order, strange = command("rebuilt-1", "1", epoch=1), command("rebuilt-1", "2")
     for one in made:
         name = one["vehicle_id"]
         partition = partition_of(name.encode(), 12)
-        producer.produce("twins", document.dump(one), name, partition)
-    key = f"rebuilt-1/{order['id']}"
-    producer.produce("ledger", orjson.dumps(order), key, partition_of(b"rebuilt-1", 12))
+        producer.produce("twins", document(one), name, partition)
+    for entry in (order, strange):
+        key = f"rebuilt-1/{entry['id']}"
+        producer.produce("ledger", orjson.dumps(entry), key, partition_of(b"rebuilt-1", 12))
     assert producer.flush(30) == 0
     done = start(kafka, url, "--json")
     report = orjson.loads(done.stdout)
@@ -250,9 +250,12 @@ def test_process_rebuilds_from_kafka(kafka, url, store):
     assert store.zcard(keys.IDS) == report["twins"] >= 30
     for one in made:
         value = store.get(keys.twin(one["vehicle_id"]))
-        assert keys.document_of(value) == document.dump(one)
+        assert keys.document_of(value) == document(one)
         assert store.sismember(keys.having("fleet", "berlin"), one["vehicle_id"])
     assert store.exists(keys.command(order["id"]))
+    # An entry that no owner signed is none.
+    assert not store.exists(keys.command(strange["id"]))
+    assert report["strange"] >= 1
 
 
 @pytest.mark.parametrize("away", ["kafka", "redis"])

@@ -211,52 +211,6 @@ def test_kills_under_load_lose_nothing_and_apply_nothing_twice(bench):
     assert bench.stop() == 0
 
 
-def test_poison_in_every_input_topic_goes_to_rejected_and_the_partition_goes_on(bench):
-    """One bad record never stops a partition; its bytes, place and reason are kept."""
-    before = len(bench.read("rejected"))
-    bad = [
-        (topic, key, value)
-        for topic in (
-            "telemetry",
-            "presence",
-            "reported",
-            "outcomes",
-            "requests",
-            "scores",
-            "deliveries",
-        )
-        for key, value in (
-            (b"bad-1", b"\xff\xfe"),
-            (b"bad-1", b"{}"),
-            (None, b"x"),
-            (b"bad-1", None),
-        )
-    ]
-    for topic, key, value in bad:
-        bench.producer.produce(topic, value, key)
-    for partition in range(4):
-        # As large as the broker takes from any client: with our headers it is larger still.
-        bench.producer.produce("telemetry", b"\0" * 1_048_000, b"k", partition)
-    good = Telemetry("bad-1", 10**12, 1, 0, {"throttle_pos": 0.5})
-    no_time = [("ingested-at", None), ("traceparent", None)]
-    bench.send(topics.TELEMETRY, "bad-1", codec.encode_telemetry(good), headers=no_time)
-    bench.telemetry("bad-1", 1, speed=12.5)
-    bench.producer.flush()
-    twin = until(lambda: bench.twin("bad-1"), "the good record behind the bad ones is not applied")
-    assert twin["reported"]["speed"]["v"] == 12.5
-    until(lambda: len(bench.read("rejected")) - before >= len(bad) + 4, "not all are rejected")
-    rejected = [r for r in bench.read("rejected") if r.key() in (b"bad-1", b"k", None)]
-    assert len(rejected) == len(bad) + 4
-    for record in rejected:
-        headers = dict(record.headers())
-        assert headers["reason"]
-        assert headers["detail"]
-        assert headers["source"].startswith(b"kafka:")
-    assert sorted(str(r.value()) for r in rejected if r.value() != b"\0" * 1_048_000) == sorted(
-        str(value) for _, _, value in bad
-    )
-
-
 def test_a_command_goes_its_way_and_every_step_is_told(bench):
     """queued -> sent -> delivered -> succeeded, in Redis, ledger and downlink, under one id."""
     bench.telemetry("cmd-1", 1)

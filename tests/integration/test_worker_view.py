@@ -15,10 +15,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.redis_view import DEADLINE_S, PARTITIONS, Owner, check_index, command, place, twin
-from twin import document
 from twin.local.ports import PortPicker
 from twin.local.redis import server_command
-from twin.view import FormerOwner, Shown, row
+from twin.packed import pack
+from twin.view import FormerOwner, Shown, packing, row
 from twin.wire import keys
 
 pytestmark = pytest.mark.integration
@@ -47,6 +47,13 @@ def store(place_of_test):
 
 def stored(store, vehicle_id):
     return orjson.loads(keys.document_of(store.get(keys.twin(vehicle_id))))
+
+
+def answer(request_id, status):
+    """The owner's answer about the twin `a`."""
+    return {
+        "request_id": request_id, "vehicle_id": "a", "status": status, "body": {}, "revision": 9
+    }  # fmt: skip
 
 
 class OwnRedis:
@@ -130,9 +137,9 @@ def test_telemetry_alone_moves_document_and_numbers(url, store):
 
 
 def test_number_that_is_none_is_left_out_of_the_orders(url, store):
-    """A value that Redis cannot order (off validation lets it in) does not stop the view."""
+    """A value that Redis cannot order (no input has any, a stranger's document may) stops nothing."""
     one = twin("a", signals={"speed": float("inf"), "coolant_temp": 5})
-    shown = Shown({place("a"): 1}, {place("a"): {"a": row(one, b"{}")}})
+    shown = Shown({place("a"): 1}, {place("a"): {"a": row("a", pack(one))}})
 
     async def run():
         async with Owner(url) as owner:
@@ -210,6 +217,52 @@ def test_commands_are_listed_removed_and_final_ones_expire(url, store):
     assert orjson.loads(store.get(keys.command(first["id"])))["state"] == "succeeded"
     assert 29 * 86_400 < store.ttl(keys.command(first["id"])) <= 30 * 86_400
     assert store.ttl(keys.command(third["id"])) == -1
+
+
+def test_whoever_gets_an_answer_finds_what_it_says(url, store, monkeypatch):
+    """Answers come behind state and commands, also when each write is a transaction of its own."""
+    order = command("a", "1")
+    seen = []
+
+    def look():
+        seen.append([bool(store.exists(key)) for key in told])
+
+    async def run():
+        async with Owner(url) as owner:
+            await owner.claim()
+            transact = owner.view._link.transact
+
+            async def watched(*transaction):
+                result = await transact(*transaction)
+                look()
+                return result
+
+            monkeypatch.setattr(owner.view._link, "transact", watched)
+            await owner.write(twin("a"), twin("b"), commands=[order], replies=[answer("r1", 201)])
+            monkeypatch.setattr(packing, "_WORK", 1)
+            store.delete(*told)
+            await owner.write(twin("a", 2), commands=[order], replies=[answer("r1", 201)])
+
+    told = [keys.twin("a"), keys.command(order["id"]), keys.reply("r1")]
+    asyncio.run(run())
+    assert seen == [[True] * 3, [True, False, False], [True, True, False], [True] * 3]
+
+
+def test_a_refusal_does_not_take_the_place_of_an_answer(url, store):
+    """Under one request id what was done is told, whatever is said to a repetition."""
+
+    async def run():
+        async with Owner(url) as owner:
+            await owner.claim()
+            for status in (404, 409, 200, 404, 204):
+                await owner.write(twin("a", status), replies=[answer("r1", status)])
+                yield orjson.loads(store.get(keys.reply("r1")))["status"]
+
+    async def statuses():
+        return [status async for status in run()]
+
+    assert asyncio.run(statuses()) == [404, 404, 200, 200, 204]
+    assert 0 < store.ttl(keys.reply("r1")) <= keys.REPLY_TTL_S
 
 
 FLEETS = st.sampled_from(["berlin", "munich", ""])
@@ -301,7 +354,6 @@ def test_former_owner_is_refused(url, store):
     """Frozen, replaced and awake again: nothing that it still has in hand is shown (law 5)."""
     here = place("a")
     late, order = twin("a", 9, fleet="late"), command("a", "1")
-    reply = {"request_id": "r", "vehicle_id": "a", "status": 200, "body": {}, "revision": 9}
 
     async def run():
         async with Owner(url, epoch=4) as old, Owner(url, epoch=5) as new:
@@ -312,7 +364,7 @@ def test_former_owner_is_refused(url, store):
             with pytest.raises(FormerOwner, match=f"partition.*{here}"):
                 await old.write(late, commands=[order])
             with pytest.raises(FormerOwner):
-                await old.view.reply({here: 4}, [reply])
+                await old.write(replies=[answer("r", 200)])
             with pytest.raises(FormerOwner):
                 await old.claim(here)
             await new.write(twin("a", 9, epoch=5))
@@ -589,7 +641,7 @@ def test_older_state_of_a_batch_on_its_way_does_not_replace_a_shown_one(url, sto
             await owner.shown()
             older = twin("a", 4)
             await owner.view.write(
-                Shown({place("a"): 1}, {place("a"): {"a": row(older, document.dump(older))}})
+                Shown({place("a"): 1}, {place("a"): {"a": row(older["vehicle_id"], pack(older))}})
             )
 
     asyncio.run(run())

@@ -4,7 +4,7 @@ from hypothesis import given
 
 from tests.twin_builders import World
 from tests.twin_logs import CONTEXT, LASTING, LOGS, do, run
-from twin.apply import deadlines_of, due_of
+from twin.apply import due_of
 from twin.deadlines import Deadlines
 from twin.lifecycle import FINAL
 from twin.wire import topics
@@ -58,7 +58,7 @@ def test_time_alone_frees_every_lane(log):
     """Whatever is stuck ends by its deadlines, and with it all that waited."""
     world, _ = run([("online", 1), *log])
     heap = Deadlines()
-    heap.add(deadlines_of(world.twin, world.ledger.of("car-1"), CONTEXT))
+    heap.add(world.deadlines)
     for round_ in range(200):
         if not len(heap):
             break

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from tests.twin_builders import CAR, World
 from tests.twin_logs import CONTEXT, LASTING, LOGS, do, document, run
 from twin import lifecycle
-from twin.apply import deadlines_of, due_of
+from twin.apply import due_of
 from twin.deadlines import Deadlines
 from twin.effects import Effects
 from twin.lifecycle import FINAL
@@ -154,10 +154,7 @@ def test_delta_and_statuses_follow_desired_and_config(log):
 def test_an_outdated_deadline_does_nothing(log, data):
     """Law 6: before its time, or of something that is over, a deadline leaves twin and ledger."""
     world, _ = run([("online", 1), *log])
-    current = {
-        (d.of, d.ref): d.due
-        for d in reversed(deadlines_of(world.twin, world.ledger.of(CAR), CONTEXT))
-    }
+    current = {(d.of, d.ref): d.due for d in reversed(world.deadlines)}
     refs = [("command", command) for command in world.ledger.entries]
     refs += [("presence", str(n)) for n in range(5)] + [("desired", str(n)) for n in range(5)]
     refs.append(("decision", "ask"))
@@ -179,7 +176,7 @@ def test_time_alone_brings_everything_to_its_end(log, recovered):
     world, effects = run([("online", 1), *log])
     heap = Deadlines()
     if recovered:
-        heap.add(deadlines_of(world.twin, world.ledger.of(CAR), CONTEXT))
+        heap.add(world.deadlines)
     else:
         for one in effects:
             heap.add(one.deadlines)
@@ -205,9 +202,7 @@ def test_time_alone_brings_everything_to_its_end(log, recovered):
 def test_a_deadline_is_due_when_the_rebuilt_heap_says_so(log):
     """One at a time or all at once: the same times, and None for what is not awaited."""
     world, _ = run([("online", 1), *log])
-    rebuilt = {
-        (d.of, d.ref): d.due for d in deadlines_of(world.twin, world.ledger.of(CAR), CONTEXT)
-    }
+    rebuilt = {(d.of, d.ref): d.due for d in world.deadlines}
     refs = [("command", command) for command in world.ledger.entries]
     refs += [("presence", str(n)) for n in range(6)] + [("desired", str(n)) for n in range(30)]
     for of, ref in [*refs, ("decision", "ask"), ("decision", "limit-power-on-alarm")]:

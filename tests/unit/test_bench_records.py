@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from bench_records import NAMES, Expected, Plan, records, rounds, vehicle_id
+from twin.wire.catalogue import INDEXED
 from twin.wire.codec import decode_telemetry
 
 PLAN = Plan(vehicles=200, messages=1500, start_ms=1_790_000_000_000)
@@ -98,3 +99,11 @@ def test_the_shortest_decimal_of_a_float_is_the_same_value():
         for name, (value, *rest) in fold[vehicle_id(3)].items()
     }
     assert expected.differences(3, short) == []
+
+
+def test_a_plan_of_few_signals_has_those_of_the_index_and_its_own_reference():
+    """Fewer signals, shorter documents; the index of lists is as large as ever."""
+    plan = Plan(vehicles=50, messages=400, start_ms=1_790_000_000_000, signals=5)
+    expected, fold = expected_of(plan), folded(everything(plan))
+    assert [d for n in range(50) for d in expected.differences(n, fold[vehicle_id(n)])] == []
+    assert all(len(twin) == 5 and set(INDEXED) < set(twin) for twin in fold.values())

@@ -166,3 +166,19 @@ def test_wrong_options_are_refused(words, capsys):
         bench_recovery.arguments(words)
     assert ended.value.code == 2
     assert "accepted" in capsys.readouterr().err
+
+
+def test_a_restore_is_told_in_microseconds_a_twin():
+    """Of the last one; without twins there is nothing to tell."""
+    lines = [
+        orjson.dumps(
+            {
+                "event": "restored", "timestamp": "2026-01-01T00:00:00Z", "partitions": [0],
+                "twins": twins, "seconds_reading": 0.5, "seconds_building": 1.0,
+            }
+        )
+        for twins in (7, 100_000)
+    ]  # fmt: skip
+    told = bench_recovery.restoring_us(events(lines))
+    assert told == {"reading_us_a_twin": 5.0, "building_us_a_twin": 10.0}
+    assert bench_recovery.restoring_us(events([lines[0].replace(b":7,", b":0,")])) == {}

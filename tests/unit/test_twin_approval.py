@@ -155,7 +155,7 @@ def test_after_the_interlock_agrees_the_same_question_can_be_approved():
 def test_nobody_answers_and_it_lapses():
     """By a deadline record; an early one does nothing; later it is asked again."""
     world, _ = asking()
-    assert [d for d in deadlines_of(world.twin, [], world.context) if d.of == "decision"]
+    assert [d for d in deadlines_of(world.twin, world.context) if d.of == "decision"]
     assert due_of(world.twin, world.ledger, "decision", RULE, world.context) == T0 + TTL
     early = world.due("decision", RULE, T0 + TTL - 1)
     assert early.outdated

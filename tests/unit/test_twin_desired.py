@@ -264,7 +264,7 @@ def test_a_deadline_that_was_put_off_is_armed_again():
     effects = world.due("desired", "1", T0 + DESIRED_TTL)
     assert states(world) == {"a": "pending"}
     assert [d.due for d in effects.deadlines] == [T0 + 1000 + DESIRED_TTL]
-    assert deadlines_of(world.twin, [], world.context)[-1].due == T0 + 1000 + DESIRED_TTL
+    assert deadlines_of(world.twin, world.context)[-1].due == T0 + 1000 + DESIRED_TTL
 
 
 def test_statuses_of_properties_that_a_patch_does_not_name_stay():

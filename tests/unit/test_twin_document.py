@@ -6,7 +6,6 @@ import pytest
 from tests.twin_builders import CAR, T0, World, sample, telemetry
 from twin import document, state
 from twin.wire.errors import Malformed
-from twin.wire.records import Twin
 
 
 def twin_of(*records):
@@ -86,19 +85,3 @@ def test_only_documents_are_dumped():
     """A part that is no JSON is a defect, not an empty object."""
     with pytest.raises(TypeError):
         document.dump({**state.create(CAR, T0), "config": {"a": object()}})
-
-
-def test_every_field_of_a_twin_is_written_and_what_is_kept_follows_its_parts():
-    """Each field is either made anew or kept; a replaced part shows, whatever was dumped before."""
-    assert {*document.MOVING, *document.KEPT} == set(Twin.__annotations__)
-    world = World()
-    world.telemetry(speed=1.0)
-    twin = world.twin
-    assert type(twin) is document.Document
-    for name in document.KEPT:
-        before = orjson.loads(document.dump(twin))
-        twin[name] = {"x": [name]}
-        assert orjson.loads(document.dump(twin)) == {**before, name: {"x": [name]}}
-    for name in ("decisions", "asked"):
-        del twin[name]
-        assert name not in orjson.loads(document.dump(twin))

@@ -6,7 +6,7 @@ import pytest
 
 from tests.twin_builders import T0, World, kinds, reply
 from twin import lifecycle
-from twin.apply import Context, Limits, deadlines_of
+from twin.apply import Context, Limits
 from twin.effects import Effects
 from twin.lifecycle import FINAL, TRANSITIONS, Event
 from twin.step import Step
@@ -557,11 +557,7 @@ def test_deadlines_are_rebuilt_from_the_ledger():
     world.delivery(sent)
     ended, _ = world.order()
     world.outcome(ended, "failed")
-    rebuilt = {
-        d.ref: d.due
-        for d in deadlines_of(world.twin, world.ledger.of("car-1"), world.context)
-        if d.of == "command"
-    }
+    rebuilt = {d.ref: d.due for d in world.deadlines if d.of == "command"}
     assert rebuilt == {queued: T0 + 60_000, sent: T0 + OVERDUE}
 
 

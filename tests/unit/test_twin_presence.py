@@ -185,13 +185,13 @@ def test_the_stale_deadline_is_rebuilt_after_a_recovery():
     world.online(5)
     world.now += 500
     world.telemetry(5, speed=1.0)
-    (deadline,) = deadlines_of(world.twin, [], world.context)
+    (deadline,) = deadlines_of(world.twin, world.context)
     assert (deadline.of, deadline.ref, deadline.due) == ("presence", "5", T0 + 500 + STALE)
     world.offline(5)
-    (deadline,) = deadlines_of(world.twin, [], world.context)
+    (deadline,) = deadlines_of(world.twin, world.context)
     assert (deadline.ref, deadline.due) == ("5", world.now + DEBOUNCE)
     world.due("presence", "5", deadline.due)
-    assert deadlines_of(world.twin, [], world.context) == []
+    assert deadlines_of(world.twin, world.context) == []
 
 
 def test_the_last_sign_of_life_does_not_go_back_in_time():

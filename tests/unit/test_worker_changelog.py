@@ -35,10 +35,20 @@ def newest(tail: Tail) -> dict:
         (b'{"epoch":"12"}', {}, 0),
         (b'{"epoch":true,"a":1}', {}, 0),
         (b'{"epoch":1', {}, 0),
+        (b'{"epoch":-1}', {}, 0),
+        (b'{"a":1,"epoch":-1}', {}, 0),
+        (b'{"epoch":281474976710656}', {}, 0),
+        (b'{"epoch":281474976710655}', {}, 281474976710655),
+        (b'{"a":1,"epoch":281474976710656}', {}, 0),
+        (b'{"epoch":%b}' % (b"9" * 5000), {}, 0),
+        (b"", {}, 0),
         (b"[1]", {}, 0),
         (b"\xff", {}, 0),
         (None, {EPOCH: b"9"}, 9),
         (None, {EPOCH: b"x"}, 0),
+        (None, {EPOCH: b""}, 0),
+        (None, {EPOCH: b"9" * 5000}, 0),
+        (None, {EPOCH: b"281474976710656"}, 0),
         (None, {}, 0),
     ],
 )
@@ -97,8 +107,28 @@ def test_outboxes_come_in_order_and_those_of_late_writes_do_not():
     assert tail.outboxes == [("a", b"1"), ("b", b"2"), ("a", b"3")]
 
 
-def test_records_without_a_key_or_with_any_bytes_as_key_are_passed_over():
-    """Nobody of ours writes them; they stop nothing."""
-    tail = read(Tail(), (None, 1, 1), (b"\xff\xfe", 1, 1), ("a", 1, 1))
-    assert newest(tail)["a"] == 1
-    assert tail.end == 3
+def test_what_no_owner_wrote_does_not_count_and_is_counted():
+    """Without an epoch, whatever the key: before any owner and behind one. Its key is written again."""
+    tail = Tail(end=10)
+    _take(tail, Message(PLACE, 10, "a", b"garbage", ()))
+    read(tail, ("a", 3, 1), ("b", 3, 1))
+    for key, value in (("b", b"{}"), ("c", None), (FENCE, b"x"), ("a/a.x", b"\xff")):
+        _take(tail, Message(PLACE, tail.end, key, value, [(OUTBOX, b"[]")]))
+    assert newest(tail) == {"a": 1, "b": 1}
+    assert tail.overwritten == {"b", "c", FENCE, "a/a.x"}
+    assert (tail.strange, tail.stranger, tail.epoch, tail.outboxes) == (5, 10, 3, [])
+
+
+def test_records_under_a_key_that_nobody_of_ours_writes_are_passed_over():
+    """Any bytes or none, even with an epoch; they are counted, and nothing replaces them."""
+    keys = (None, b"", b"\xff\xfe", b"a b", b"a/b/c", b"x" * 65, "\u00e4".encode())
+    tail = read(Tail(), *((key, 2, 1) for key in keys), ("a", 1, 1))
+    assert newest(tail) == {"a": 1}
+    assert (tail.end, tail.strange, tail.stranger) == (8, 7, 0)
+    assert (tail.epoch, tail.overwritten) == (1, set())
+
+
+def test_headers_without_a_value_are_absent():
+    """Kafka allows them."""
+    tail = read(Tail(), ("a", 1, 1, (OUTBOX, None), ("x", None)))
+    assert (tail.newest["a"].headers, tail.outboxes) == ({}, [])

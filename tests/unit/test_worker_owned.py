@@ -9,6 +9,7 @@ from twin.apply import Context
 from twin.changelog import EPOCH, GRAVE, OUTBOX, Tail, _take
 from twin.outbox import Outbox, Output
 from twin.owned import Owned, restore
+from twin.packed import pack
 from twin.state import create
 from twin.wire import ids, topics
 
@@ -18,6 +19,7 @@ COMMAND = ids.command_id(CAR, T0, "a")
 
 def twin(vehicle_id=CAR, revision=1, **applied):
     made = create(vehicle_id, T0)
+    made["epoch"] = 1
     made["revision"] = revision
     made["applied"] = {topic: [0, offset] for topic, offset in applied.items()}
     return made
@@ -70,7 +72,7 @@ def test_the_newest_documents_and_entries_are_held():
         tail((CAR, twin(revision=1)), (OTHER, twin(OTHER)), (CAR, twin(revision=2))),
         tail((f"{CAR}/{COMMAND}", entry(2)), topic=topics.LEDGER),
     )
-    assert {v: t["revision"] for v, t in found.owned.twins.items()} == {CAR: 2, OTHER: 1}
+    assert {v: t.version[2] for v, t in found.owned.twins.items()} == {CAR: 2, OTHER: 1}
     assert found.owned.book.get(COMMAND) == entry(2)
     assert (found.owned.epoch, len(found.owned.deadlines)) == (5, 1)
     assert (found.untold, found.overwritten) == ([], [])
@@ -153,7 +155,7 @@ def test_late_writes_are_named_and_not_taken():
         tail((CAR, {**twin(revision=2), "epoch": 2}), (CAR, late_twin)),
         tail((ledger_key, {**entry(2), "epoch": 2}), (ledger_key, entry(9)), topic=topics.LEDGER),
     )
-    assert found.owned.twins[CAR]["revision"] == 2
+    assert found.owned.twins[CAR].version[2] == 2
     assert found.owned.book.get(COMMAND)["revision"] == 2
     assert sorted(found.overwritten) == sorted([CAR, ledger_key])
 
@@ -188,10 +190,10 @@ def test_an_outbox_that_cannot_be_read_stops_nothing(header):
 
 def test_a_partition_that_stayed_goes_on_from_what_was_held():
     """Whatever another owner wrote in between is on top of it."""
-    held = Owned(0, 3, twins={CAR: twin(revision=4), OTHER: twin(OTHER, revision=2)})
+    held = Owned(0, 3, twins={CAR: pack(twin(revision=4)), OTHER: pack(twin(OTHER, revision=2))})
     held.book.put(entry(4))
     start = Tail(end=7, epoch=3, floor=3)
     twins = tail((OTHER, {**twin(OTHER, revision=3), "epoch": 4}), start=start)
     owned = restored(twins, held=held).owned
-    assert {v: t["revision"] for v, t in owned.twins.items()} == {CAR: 4, OTHER: 3}
+    assert {v: t.version[2] for v, t in owned.twins.items()} == {CAR: 4, OTHER: 3}
     assert owned.book.get(COMMAND) == entry(4)

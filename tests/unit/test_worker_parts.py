@@ -3,12 +3,13 @@
 import asyncio
 from types import SimpleNamespace
 
+import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.worker_fakes import CAR, T0, Kafka, Redis, Worker, record, request, run, telemetry
-from twin import agents, document
+from twin.batch import arrival as arrival_of
 from twin.book import IDEMPOTENCY_MS, Book
 from twin.deadlines import CROWDED, Deadlines
 from twin.effects import Deadline
@@ -160,7 +161,7 @@ def test_deadlines_come_once_in_time_and_the_earliest_wins(entries):
 def test_a_forged_time_of_arrival_counts_as_absent(headers, timestamp, arrival):
     """A header or timestamp that no ULID can hold must not end the worker."""
     message = SimpleNamespace(headers=headers, timestamp=timestamp)
-    assert agents.arrival(message) == arrival
+    assert arrival_of(message) == arrival
 
 
 def decide(worker, *records):
@@ -174,8 +175,8 @@ def test_a_deletion_is_told_even_when_the_same_batch_makes_the_twin_again(worker
     decide(worker, *(telemetry(n) for n in range(5)))
     batch = decide(worker, request(1, "delete", {}), telemetry(9))
     assert batch.deleted == {CAR: {"telemetry": [0, 4], "requests": [0, 1]}}
-    assert batch.twins[CAR]["revision"] == 1
-    assert batch.twins[CAR]["applied"] == {"requests": [0, 1], "telemetry": [0, 9]}
+    assert batch.awake[CAR]["revision"] == 1
+    assert batch.awake[CAR]["applied"] == {"requests": [0, 1], "telemetry": [0, 9]}
     assert [reply["status"] for reply in batch.replies] == [204]
 
 
@@ -186,7 +187,7 @@ def test_a_deleted_twin_that_is_asked_for_again_in_the_same_batch_stays_deleted(
     for more in (request(2, "desired", {}), record("deliveries", delivery, 0)):
         worker.owner.parts[0] = Owned(0, 1)
         decide(worker, telemetry(0))
-        assert decide(worker, request(1, "delete", {}), more).twins == {CAR: None}
+        assert decide(worker, request(1, "delete", {}), more).awake == {CAR: None}
     worker.owner.parts[0] = Owned(0, 1)
     decide(worker, telemetry(0))
     batch = decide(worker, request(1, "delete", {}), request(2, "desired", {}))
@@ -198,23 +199,23 @@ def test_a_refusal_without_a_twin_is_not_decided_again(worker):
     """After a kill there may be a twin, and then the answer would be another one."""
     asked = request(3, "desired", {"op": "patch", "value": {"a": 1}})
     batch = decide(worker, asked)
-    assert (batch.twins, [reply["status"] for reply in batch.replies]) == ({CAR: None}, [404])
+    assert (batch.awake, [reply["status"] for reply in batch.replies]) == ({CAR: None}, [404])
     again = decide(worker, telemetry(0), asked)
     assert again.replies == []
-    assert again.twins[CAR]["desired"]["version"] == 0
+    assert again.awake[CAR]["desired"]["version"] == 0
 
 
 def test_what_is_no_twins_and_tells_nothing_leaves_no_trace(worker):
     """A late delivery of a deleted twin needs no record of `twins`."""
     delivery = {"id": "d", "kind": "desired", "ref": "1", "session": 1, "state": "sent", "at": T0}
-    assert decide(worker, record("deliveries", delivery, 0)).twins == {}
+    assert decide(worker, record("deliveries", delivery, 0)).owners == {}
 
 
 def test_a_record_on_the_wrong_partition_is_set_aside(worker):
     """A producer with another partitioner must not make a second twin under a second owner."""
     worker.owner.parts[1] = Owned(1, 1)
     batch = decide(worker, telemetry(1, partition=1))
-    assert batch.twins == {}
+    assert batch.owners == {}
     assert [error.reason for _, error in batch.rejected] == ["wrong_partition"]
 
 
@@ -222,10 +223,11 @@ def test_a_record_seen_before_changes_nothing(worker):
     """The same offsets again give an empty batch."""
     records = [telemetry(n) for n in range(5)]
     first = decide(worker, *records)
-    before = document.dump(first.twins[CAR])
+    assert set(first.owners) == {CAR}
+    before = worker.owner.parts[0].twins[CAR].dump(CAR)
     again = decide(worker, *records)
-    assert (again.twins, again.outboxes) == ({}, {})
-    assert document.dump(first.twins[CAR]) == before
+    assert (again.owners, again.outboxes) == ({}, {})
+    assert worker.owner.parts[0].twins[CAR].dump(CAR) == before
 
 
 def test_a_batch_is_cut_when_a_vehicles_outbox_is_full(worker):
@@ -240,7 +242,7 @@ def test_a_batch_is_cut_when_a_vehicles_outbox_is_full(worker):
         (outbox,) = batch.outboxes.values()
         assert len(outbox.dump()) < MAX_BYTES + 100_000
     assert len(ends) > 2
-    assert worker.owner.parts[0].twins[CAR]["desired"]["version"] == 60
+    assert worker.owner.parts[0].twins[CAR].unpack(CAR)["desired"]["version"] == 60
 
 
 def test_what_is_durable_waits_for_what_is_decided(worker):
@@ -254,7 +256,7 @@ def test_what_is_durable_waits_for_what_is_decided(worker):
         bad = record("telemetry", b"x", 2)
         taking = asyncio.create_task(worker.take(telemetry(1), bad))
         await asyncio.sleep(0.02)
-        assert worker.owner.parts[0].twins[CAR]["revision"] == 2
+        assert worker.owner.parts[0].twins[CAR].version[2] == 2
         durable = asyncio.create_task(worker.owner.durable())
         await asyncio.sleep(0.02)
         assert not durable.done()
@@ -264,3 +266,24 @@ def test_what_is_durable_waits_for_what_is_decided(worker):
         assert await taking
 
     run(test)
+
+
+def test_an_answer_about_a_command_is_what_is_stored_of_it(worker):
+    """Sent, sent again, and cancelled: body, ledger entry and outbox have epoch and revision alike."""
+    asked = {"id": ids.command_id(CAR, T0, "x"), "name": "ping", "args": {}, "lane": "default"}
+    decide(worker, telemetry(0))
+    for offset, kind, body in (
+        (1, "command", {**asked, "ttl_s": 60}),
+        (2, "command", {**asked, "ttl_s": 60}),
+        (3, "cancel", {"command_id": asked["id"]}),
+    ):
+        batch = decide(worker, request(offset, kind, body))
+        (reply,), entry = batch.replies, worker.owner.parts[0].book.get(asked["id"])
+        assert reply["body"] == entry
+        assert (entry["epoch"], entry["revision"]) == (1, reply["revision"])
+        told = {
+            output.kind: orjson.loads(output.value)
+            for _, _, outputs in batch.outboxes[CAR].causes
+            for output in outputs
+        }
+        assert told["replies"]["body"] == told.get("ledger", entry) == entry

@@ -1,26 +1,34 @@
 """Law 5 step by step: owners that freeze, wake, follow on each other and die, on Kafka in memory."""
 
 import asyncio
+import gc
 
 import orjson
 import pytest
 from faust.types import TP
+from structlog.testing import capture_logs
 
 from tests.worker_fakes import (
     CAR,
     OTHER,
+    PARTITIONS,
+    T0,
     Kafka,
     Redis,
     Worker,
+    cars,
     record,
     request,
     run,
     telemetry,
 )
+from twin import document
 from twin.app import INPUTS
-from twin.changelog import EPOCH, FENCE, OUTBOX
+from twin.changelog import CHANGELOGS, EPOCH, FENCE, OUTBOX, Tail
 from twin.copy import Copy
 from twin.delivery import Ticket
+from twin.restoring import GROUP
+from twin.state import create
 from twin.view import FormerOwner
 from twin.wire import ids, topics
 
@@ -58,7 +66,7 @@ def test_an_owner_begins_with_a_fence_under_an_epoch_above_all(kafka, store):
         fences = [message for message in kafka.logs[PLACE] if message.key() == FENCE.encode()]
         assert [dict(message.headers())[EPOCH] for message in fences] == [b"3", b"4", b"9"]
         assert [w.owner.parts[0].epoch for w in (first, second, third)] == [3, 4, 9]
-        assert third.owner.parts[0].twins[CAR]["revision"] == 1
+        assert third.owner.parts[0].twins[CAR].version[2] == 1
         assert store.owners == {0: 9}
 
     run(test)
@@ -109,7 +117,7 @@ def test_a_former_owner_that_writes_while_the_new_one_reads_is_heard(kafka, stor
         await owner.restore({"telemetry": 1}, second=2)
         assert told.is_set()
         assert not former.faults
-        assert owner.owner.parts[0].twins[CAR]["attributes"] == {"a": "b"}
+        assert owner.owner.parts[0].twins[CAR].unpack(CAR)["attributes"] == {"a": "b"}
         again = [orjson.dumps(c) for c in kafka.values(topics.CHANGES) if c["kind"] == "attributes"]
         assert len(again) == 2
         assert len(set(again)) == 1
@@ -166,7 +174,7 @@ def test_a_late_write_is_written_over_with_what_holds(kafka, store, topic):
             kafka.append((topic, 0), key, orjson.dumps({"epoch": 4, "revision": 99}))
         await owner.takeover.watch(lambda: True)
         assert {key: kafka.newest(topic, key) for key in keys} == before
-        assert owner.owner.parts[0].twins[CAR]["revision"] == 2
+        assert owner.owner.parts[0].twins[CAR].version[2] == 2
         length = len(kafka.logs[topic, 0])
         await owner.takeover.watch(lambda: True)
         assert len(kafka.logs[topic, 0]) == length
@@ -245,15 +253,225 @@ def test_a_restore_that_is_not_wanted_any_more_changes_nothing(kafka, store):
             await owner.takeover.restore(_inputs(telemetry=3), 3, lambda w=wanted: next(w))
         await owner.restore({"telemetry": 3}, second=4)
         twins = owner.owner.parts[0].twins
-        assert {car: twins[car]["revision"] for car in twins} == {CAR: 2, OTHER: 1}
+        assert {car: twins[car].version[2] for car in twins} == {CAR: 2, OTHER: 1}
         assert await owner.take(telemetry(3))
         assert not owner.faults
 
     run(test)
 
 
-def _inputs(**committed):
-    return {TP(topic, 0): committed.get(topic, 0) for topic in INPUTS}
+def _inputs(partitions=(0,), **committed):
+    return {TP(topic, p): committed.get(topic, 0) for topic in INPUTS for p in partitions}
+
+
+def _fill(kafka, epoch=1):
+    """A twin and an entry in each partition; the cars."""
+    found = [cars(1, partition)[0] for partition in range(PARTITIONS)]
+    for partition, car in enumerate(found):
+        made = {**create(car, T0), "epoch": epoch, "revision": 5}
+        kafka.append((topics.TWINS, partition), car, document.dump(made))
+        kafka.append((topics.LEDGER, partition), *_entry(car, epoch))
+    return found
+
+
+def _entry(car, epoch, seed="a", **changed):
+    """Key and value of an entry of the ledger."""
+    ident = ids.command_id(car, T0, seed)
+    entry = {
+        "id": ident, "vehicle_id": car, "name": "ping", "args": {}, "lane": "default",
+        "state": "queued", "issued_at": T0, "expires_at": T0 + 60_000, "updated_at": T0, "by": "ann",
+        "history": [], "attempts": [], "epoch": epoch, "revision": 5, **changed,
+    }  # fmt: skip
+    return f"{car}/{ident}", orjson.dumps(entry)
+
+
+def test_partitions_are_read_and_built_some_at_a_time(kafka, store):
+    """Of what was read no more is there at a time than a group's; in the end all are held."""
+
+    async def test():
+        owner = Worker(kafka, store)
+        found = _fill(kafka)
+        read, alive = owner.reader.read, []
+
+        def watched(tails, wanted):
+            alive.append(sum(isinstance(thing, Tail) for thing in gc.get_objects()))
+            assert len({partition for _, partition in tails}) <= GROUP < PARTITIONS
+            return read(tails, wanted)
+
+        owner.reader.read = watched
+        await owner.takeover.restore(_inputs(range(PARTITIONS)), 1, lambda: True)
+        assert max(alive) == GROUP * 2
+        assert [list(owner.owner.parts[p].twins) for p in range(PARTITIONS)] == [[c] for c in found]
+        assert [len(owner.owner.parts[p].book) for p in range(PARTITIONS)] == [1] * PARTITIONS
+        assert set(store.owners) == set(range(PARTITIONS))
+
+    run(test)
+
+
+@pytest.mark.parametrize("asked", range(8))
+def test_a_restore_that_ends_between_two_groups_changes_nothing(kafka, store, tmp_path, asked):
+    """What it read is read again; its copy is one of nothing, whatever it had written to it."""
+
+    async def test():
+        copy = Copy(tmp_path)
+        owner = Worker(kafka, store, copy)
+        found = _fill(kafka)
+        wanted = iter([True] * asked + [False] * 9)
+        await owner.takeover.restore(_inputs(range(PARTITIONS)), 1, lambda: next(wanted))
+        if asked < 6:
+            assert owner.owner.parts == {}
+            assert store.owners == {}
+            for place in ((topic, p) for topic in CHANGELOGS for p in range(PARTITIONS)):
+                assert copy.tail(place, 0, 100) is None
+        await owner.takeover.restore(_inputs(range(PARTITIONS)), 2, lambda: True)
+        assert [list(owner.owner.parts[p].twins) for p in range(PARTITIONS)] == [[c] for c in found]
+        for partition, car in enumerate(found):
+            tail = copy.tail((topics.TWINS, partition), 0, 100)
+            assert (list(tail.newest), tail.end) == (
+                [car],
+                len(kafka.logs[topics.TWINS, partition]),
+            )
+        copy.close()
+
+    run(test)
+
+
+def test_a_copy_that_breaks_in_the_middle_is_made_anew_whole(kafka, store, tmp_path):
+    """Also of what this worker held all along: the new copy must not have only what came since."""
+
+    async def test():
+        found = _fill(kafka)
+        copy = Copy(tmp_path)
+        first = Worker(kafka, store, copy)
+        await first.takeover.restore(_inputs(range(PARTITIONS)), 1, lambda: True)
+        copy.close()
+        copy = Copy(tmp_path)
+        copy._db[b"p" + b"t" + (3).to_bytes(4, "big")] = b"broken"
+        second = Worker(kafka, store, copy)
+        await second.takeover.restore(_inputs([0, 1]), 1, lambda: True)
+        assert set(second.owner.parts) == {0, 1}
+        # Not wanted any more when the new copy has nothing yet: then nothing is held either.
+        wanted = iter([True] * 4 + [False] * 9)
+        await second.takeover.restore(_inputs(range(PARTITIONS)), 2, lambda: next(wanted))
+        assert second.owner.parts == {}
+        await second.takeover.restore(_inputs(range(PARTITIONS)), 2, lambda: True)
+        assert [list(second.owner.parts[p].twins) for p in range(PARTITIONS)] == [
+            [c] for c in found
+        ]
+        for partition, car in enumerate(found):
+            assert list(copy.tail((topics.TWINS, partition), 0, 100).newest) == [car]
+            assert len(copy.tail((topics.LEDGER, partition), 0, 100).newest) == 1
+        copy.close()
+
+    run(test)
+
+
+def test_what_the_copy_has_is_not_written_to_it_again(kafka, store, tmp_path):
+    """A warm restart writes what is new, and the places."""
+
+    async def test():
+        found = _fill(kafka)
+        copy = Copy(tmp_path)
+        worker = Worker(kafka, store, copy)
+        await worker.takeover.restore(_inputs(range(PARTITIONS)), 1, lambda: True)
+        kafka.append(PLACE, found[0], document.dump({**create(found[0], T0), "epoch": 9}))
+        write, written = copy.write, []
+
+        def spy(records, places):
+            records = list(records)
+            written.extend(key for _, key, _ in records)
+            write(records, places)
+
+        copy.write = spy
+        again = Worker(kafka, store, copy)
+        await again.takeover.restore(_inputs(range(PARTITIONS)), 2, lambda: True)
+        assert written == [found[0]]
+        assert [list(again.owner.parts[p].twins) for p in range(PARTITIONS)] == [[c] for c in found]
+        copy.close()
+
+    run(test)
+
+
+@pytest.mark.parametrize("unfit", [{"updated_at": "now"}, {"state": ["queued"]}, {"fleet": {}}])
+def test_an_entry_that_no_owner_wrote_though_it_has_an_epoch_is_left_out(kafka, store, unfit):
+    """The twin is there, with its other entry; and what cannot be told is not."""
+
+    async def test():
+        car = _fill(kafka)[0]
+        kafka.append((topics.LEDGER, 0), *_entry(car, 3, "b", **unfit))
+        for key, value in ((_entry(car, 1)[0], {"id": 3}), (car, {}), (3, None)):
+            told = [["ledger", key, 9, value], ["replies", "r", 9, {}], ["x", "x", 9, {}]]
+            box = orjson.dumps([{"at": ["telemetry", 0], "out": told}])
+            made = document.dump({**create(car, T0), "epoch": 3, "revision": 6})
+            kafka.append(PLACE, car, made, [(OUTBOX, box)])
+        worker = Worker(kafka, store)
+        with capture_logs() as lines:
+            await worker.restore()
+        said = [line["event"] for line in lines if line["log_level"] == "error"]
+        assert said == [
+            "a changelog holds what no owner writes",
+            "no ledger entry",
+            *["no outbox"] * 3,
+        ]
+        assert worker.owner.parts[0].twins[car].version[2] == 6
+        assert [entry["id"] for entry in worker.owner.parts[0].book.all()] == [
+            ids.command_id(car, T0, "a")
+        ]
+        assert not kafka.values(topics.CHANGES)
+        assert not kafka.values(topics.DOWNLINK)
+        assert await worker.take(telemetry(0, car))
+        assert not worker.faults
+
+    run(test)
+
+
+def test_a_copy_of_another_kafka_is_not_used(kafka, store, tmp_path):
+    """Though its offsets would fit."""
+
+    async def test():
+        _fill(kafka)
+        copy = Copy(tmp_path)
+        await Worker(kafka, store, copy).restore()
+        copy.close()
+        other = Kafka("other")
+        (car,) = cars(2)[1:]
+        for _ in range(5):
+            other.append(PLACE, car, document.dump({**create(car, T0), "epoch": 1}))
+        copy = Copy(tmp_path)
+        worker = Worker(other, Redis(), copy)
+        with capture_logs() as lines:
+            await worker.restore()
+        assert set(worker.owner.parts[0].twins) == {car}
+        (line,) = [line for line in lines if line["log_level"] == "warning"]
+        assert "another Kafka" in line["why"]
+        copy.close()
+
+    run(test)
+
+
+def test_garbage_in_the_changelogs_is_said_and_written_over(kafka, store):
+    """Of any producer: the twins and entries are as they were, and newest again."""
+
+    async def test():
+        car = _fill(kafka)[0]
+        key, entry = _entry(car, 1)
+        for topic, name in ((topics.TWINS, car), (topics.LEDGER, key)):
+            for value in (b"\xff", b"{}", None, b'{"epoch":"x"}', b'{"epoch":%b}' % (b"9" * 30)):
+                kafka.append((topic, 0), name, value, [("outbox", b"garbage")])
+            kafka.append((topic, 0), None, b"x")
+            kafka.append((topic, 0), b"\xff\x00", b"x")
+        worker = Worker(kafka, store)
+        with capture_logs() as lines:
+            await worker.restore()
+        said = {line["place"]: line["records"] for line in lines if line["log_level"] == "error"}
+        assert said == {(topics.TWINS, 0): 7, (topics.LEDGER, 0): 7}
+        assert worker.owner.parts[0].twins[car].version[2] == 5
+        assert kafka.newest(topics.TWINS, car)["revision"] == 5
+        assert kafka.newest(topics.LEDGER, key) == {**orjson.loads(entry), "epoch": 2}
+        assert await worker.take(telemetry(0, car))
+        assert not worker.faults
+
+    run(test)
 
 
 def test_a_partition_that_is_not_assigned_any_more_is_let_go(kafka, store):
@@ -296,7 +514,7 @@ def test_a_worker_with_a_copy_that_dies_twice_forgets_no_grave_and_no_outbox(
             assert set(worker.owner.parts[0].twins) == {OTHER}
             assert await worker.take(telemetry(2), request(0, "delete", {}), telemetry(3, OTHER))
             assert set(worker.owner.parts[0].twins) == {OTHER}
-            assert worker.owner.parts[0].twins[OTHER]["revision"] == 2
+            assert worker.owner.parts[0].twins[OTHER].version[2] == 2
         kinds = [(c["vehicle_id"], c["kind"]) for c in kafka.values(topics.CHANGES)]
         assert kinds.count((CAR, "created")) == 1
         assert kinds.count((CAR, "deleted")) >= 1

@@ -224,7 +224,7 @@ class Reader:
     async def counts(self, most: int) -> tuple[int, dict[str, dict[str, int]]]:
         """Number of twins, and twins by value of each counted field (the `most` frequent values).
 
-        One consistent moment.
+        Of values that are equally frequent the last by their bytes. One consistent moment.
         """
         pipe = self._redis.pipeline(transaction=True)
         pipe.zcard(keys.IDS)

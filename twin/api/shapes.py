@@ -97,8 +97,8 @@ class Alarm(TypedDict):
 class Percentiles(TypedDict):
     """How many twins have a signal, and the numbers that 5, 50, 95, 99 % of them do not exceed.
 
-    Absent where no twin has it. The index lags a little behind: coolant_temp at most 1 degC, speed 1 m/s,
-    battery_percentage 0.01, engine_vibration_amplitude 20 mV.
+    Absent where no twin has it. The index lags a little behind: coolant_temp at most 2 degC, speed 2 m/s,
+    battery_percentage 0.02, engine_vibration_amplitude 40 mV.
     """
 
     twins: int

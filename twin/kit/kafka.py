@@ -84,7 +84,7 @@ def wait_for_topics(client: Producer | Consumer, names: list[str], timeout_s: fl
         time.sleep(0.2)
 
 
-def _log_error(error: Any) -> None:
+def log_error(error: Any) -> None:
     """The client repeats itself many times a second while a broker is away: once in a while is enough."""
     now = time.monotonic()
     if error.fatal() or now - _last_logged.get(error.name(), -_LOG_EVERY_S) >= _LOG_EVERY_S:
@@ -93,7 +93,7 @@ def _log_error(error: Any) -> None:
 
 
 _QUIET: Final[dict[str, Any]] = {
-    "error_cb": _log_error,
+    "error_cb": log_error,
     # librdkafka's own lines on stderr say the same without our format.
     "log_level": 0,
     "reconnect.backoff.ms": 100,

@@ -44,7 +44,7 @@ TWIN_COMMANDS = Counter("cartwin_commands_total", "Command transitions", ["state
 TWIN_DEADLINES = Gauge("cartwin_deadlines", "Deadlines waiting in this worker")
 TWIN_STEP_SECONDS = Histogram(
     "cartwin_twin_step_seconds",
-    "From taking a batch to: changelog, copy, told, replied",
+    "From taking a batch to: changelog, copy, shown (answered), told",
     ["step"],
     buckets=_LATENCY,
 )

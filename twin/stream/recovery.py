@@ -20,6 +20,7 @@ from faust.types import TP
 from mode import Service
 
 from twin.kit import logs
+from twin.stream.fetch import InputsUnreadable
 
 log = logs.get(__name__)
 
@@ -92,14 +93,14 @@ class Recovery(Service):
 
         while wanted():
             try:
-                places: Mapping[TP, int] = {}
-                if assigned:
-                    await consumer.perform_seek()
-                    places = consumer.places()
+                await consumer.perform_seek()
                 if wanted():
-                    await self.app.restorer.restore(places, generation, wanted)
+                    await self.app.restorer.restore(consumer.places(), generation, wanted)
             except IllegalStateError:
                 return  # a rebalance came between; it asks again
+            except InputsUnreadable as error:
+                self.app.on_fault(error)
+                return
             except KafkaError as error:
                 log.warning("cannot restore yet", error=str(error))
                 await self.sleep(_RETRY_S)

@@ -1,15 +1,24 @@
-"""The poll transport: subclasses of Faust's aiokafka driver. The only module that knows its insides.
+"""The poll transport: subclasses of Faust's aiokafka driver, whose insides only this package knows.
 
-Invariants (tests/integration/test_stream.py, on real Kafka):
+    group (twin.stream.member): assigned -> committed offsets -> place
+    records (twin.stream.fetch): place -> take -> Poll -> agent -> done -> commit
+
+A poll costs the same however small it is, about a millisecond of the worker. So records are taken every
+`GAP_S`, and those of bulk topics wait until they are `PATIENCE_S` old or many, or one of another topic
+comes: nobody waits for the answer to telemetry, but somebody does for that to a command.
+
+Invariants (tests/integration/test_stream.py and test_stream_faults.py, on real Kafka):
 
 1. Per partition, the first record handed over is the one behind the committed offset, and each next
-   one is the one behind the last: a hole is read again, and only believed when Kafka repeats it.
-   Aborted transactions are records like any other: Faust reads uncommitted.
+   one is the one behind the last: see `twin.stream.fetch`. What was taken and not handed over when a
+   seek comes is dropped, and taken again by whoever has the partition then.
 2. An offset is committed only after the agent called `Poll.done` for it, and only if no seek came in
    between. Faust's own acknowledgements, which also happen for skipped and failed events, count for
    nothing.
 3. At most `DEPTH` polls are out and not done, so memory is bounded by them and the client's prefetch,
    and a slow agent is a paused consumer. Polls are done in the order in which they were handed over.
+4. aiokafka's client fetches nothing (`twin.stream.member`). An agent that ends no poll for
+   `broker_max_poll_interval` loses its partitions; nothing else that takes long does.
 
 Changelogs are not consumed here: the app restores them by itself (`twin.stream.recovery`).
 """
@@ -17,22 +26,29 @@ Changelogs are not consumed here: the app restores them by itself (`twin.stream.
 import asyncio
 import time
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 import faust
-from faust.transport.consumer import ensure_TP
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 from faust.types.tuples import ConsumerMessage
 
 from twin.kit import logs
+from twin.stream.fetch import InputsUnreadable, Record, Source
+from twin.stream.member import Member
 from twin.stream.recovery import Restorer, Tables
 
 log = logs.get(__name__)
 
-# Seeks wait for the poll that is under way, so this bounds the pause of a rebalance, too.
-_POLL_TIMEOUT_S: Final = 0.25
+GAP_S: Final = 0.005
+"""Rest before records are taken again, unless more are there than a poll holds."""
+
+PATIENCE_S: Final = 0.02
+"""How long records of bulk topics wait for others."""
+
+_ROUND_S: Final = 0.25
+"""How often what is waited for is looked at when nothing wakes us."""
 
 _STOP_S: Final = 10.0
 
@@ -49,10 +65,9 @@ class Poll:
     __slots__ = ("_consumer", "ends", "finished", "records", "seek")
 
     def __init__(
-        self, records: list[Any], ends: dict[TP, int], seek: int, consumer: "Consumer"
+        self, records: list[Record], ends: dict[TP, int], seek: int, consumer: "Consumer"
     ) -> None:
         self.records = records
-        """aiokafka ConsumerRecord: topic, partition, offset, timestamp (ms), key, value, headers."""
         self.ends = ends
         self.seek = seek
         self.finished = asyncio.Event()
@@ -68,126 +83,133 @@ class Poll:
 
 
 class Consumer(driver.Consumer):
-    """Faust's aiokafka consumer with polls instead of records and a place of its own."""
+    """Faust's consumer with polls instead of records and a place of its own."""
+
+    _thread: Member
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.in_hand: deque[Poll] = deque()
         self._out: deque[Poll] = deque()
-        self._next: dict[TP, int] = {}
+        self._filling = Poll([], {}, 0, self)
+        self._due = 0.0
         self._finished: dict[TP, int] = {}
-        self._holes: dict[TP, tuple[int, int]] = {}
+        self._places: dict[TP, int] = {}
         self._seeks = 0
+        self._most = int(self.app.conf.broker_max_poll_records)
+        self._changed = asyncio.Event()
+        self._source: Source | None = None
+
+    def _new_consumer_thread(self) -> Member:
+        return Member(self, loop=self.loop, beacon=self.beacon)
+
+    def _new_source(self) -> Source:
+        transport: Any = self.transport
+        servers = driver.server_list(transport.url, transport.default_port)
+        group = self.app.conf.id
+        return Source(",".join(servers), group, f"{group}-inputs")
 
     async def perform_seek(self) -> None:
         """To the committed offsets; where there is none, to the oldest record."""
         self._seeks += 1
-        self._next.clear()
+        self._places.clear()
         self._finished.clear()
-        # A hole of before may be the same again without being one.
-        self._holes.clear()
         self._out.clear()
-        committed = await self.seek_to_committed()
-        place = {ensure_TP(tp): offset for tp, offset in committed.items()}
-        unknown = [tp for tp, offset in place.items() if offset is None]
+        self._filling = Poll([], {}, self._seeks, self)
+        committed = await self._thread.committed()
+        unknown = [tp for tp, offset in committed.items() if offset is None]
         oldest: Mapping[TP, int] = await self.earliest_offsets(*unknown) if unknown else {}
-        for tp, offset in place.items():
-            self._next[tp] = oldest[tp] if offset is None else offset
-        # Again, and now for all: what the fetcher delivered since the first seek was passed over.
-        await self._reread(place)
+        self._places = {
+            tp: oldest[tp] if offset is None else offset for tp, offset in committed.items()
+        }
+        if self._source is None:
+            self._source = self._new_source()
+        self._source.place(self._places)
 
     def places(self) -> dict[TP, int]:
         """Of each partition the offset of the next record, after `perform_seek`: what is committed."""
-        return dict(self._next)
+        return dict(self._places)
+
+    async def on_stop(self) -> None:
+        """Commit what is finished, and end the client of the inputs."""
+        await super().on_stop()
+        if self._source is not None:
+            await asyncio.to_thread(self._source.close)
 
     async def _drain_messages(self, fetcher: Any) -> None:
         try:
             while not (self.should_stop or fetcher.should_stop):
-                await self.sleep(0)
-                seeks, generation = self._seeks, self.app.consumer_generation_id
-                records, active = await self._wait_next_records(_POLL_TIMEOUT_S)
-                if self.should_stop or fetcher.should_stop:
-                    return
-                if not records:
-                    continue
-                if not self.flow_active or self._moved(seeks, generation):
-                    # These may come from a place that we have left.
-                    await self._reread(records)
-                    continue
-                await self._hand_over(records, active, seeks, generation)
-        except self.consumer_stopped_errors:
-            if not self.transport.app.should_stop:
-                raise
+                if not self.flow_active or not self._active_partitions:
+                    # Nothing is assigned, or it is being restored.
+                    await self._rest()
+                elif len(self._out) >= DEPTH:
+                    self._thread.agent_is_full()
+                    while self.flow_active and len(self._out) >= DEPTH and not self.should_stop:
+                        await self._rest()
+                    self._thread.agent_has_room()
+                else:
+                    runs = self._take()
+                    full = len(self._filling.records) >= self._most
+                    if full or self._is_due(runs):
+                        await self._hand_over()
+                    if not full:
+                        await asyncio.sleep(GAP_S)
+        except InputsUnreadable as error:
+            app: Any = self.app
+            app.on_fault(error)
 
-    def _moved(self, seeks: int, generation: int) -> bool:
-        return seeks != self._seeks or generation != self.app.consumer_generation_id
+    def _take(self) -> list[tuple[TP, list[Record]]]:
+        """Fill the poll with what has arrived, and return that."""
+        assert self._source is not None
+        poll = self._filling
+        runs = self._source.take(self._most - len(poll.records))
+        if runs and not poll.records:
+            self._due = time.monotonic() + PATIENCE_S
+        for tp, run in runs:
+            poll.records += run
+            poll.ends[tp] = run[-1].offset + 1
+        return runs
 
-    async def _hand_over(
-        self, records: Mapping[TP, list[Any]], active: Any, seeks: int, generation: int
-    ) -> None:
-        """Make one event of the poll and wait until there is room for another."""
-        poll = Poll([], {}, seeks, self)
-        for tp, batch in records.items():
-            if tp not in self._next:
-                continue
-            if active is not None and tp not in active:
-                await self._reread([tp])
-                continue
-            fresh = await self._in_sequence(tp, batch)
-            if fresh:
-                poll.records += fresh
-                poll.ends[tp] = fresh[-1].offset + 1
-        if not poll.records:
-            return
-        if self._moved(seeks, generation):
-            await self._reread(poll.ends)
-            return
-        self._next.update(poll.ends)
+    def _is_due(self, runs: list[tuple[TP, list[Record]]]) -> bool:
+        """Whether the poll waits for no more, now that `runs` have come into it."""
+        app: Any = self.app
+        if not all(tp.topic in app.bulk_topics for tp, _ in runs):
+            return True
+        return bool(self._filling.records) and time.monotonic() >= self._due
+
+    async def _hand_over(self) -> None:
+        """Make one event of the poll."""
+        poll, self._filling = self._filling, Poll([], {}, self._seeks, self)
         tp = next(iter(poll.ends))
         value: Any = poll
         message = ConsumerMessage(
             tp.topic, tp.partition, poll.ends[tp] - 1, 0.0, 0, None, None, value, None,
-            serialized_key_size=0, serialized_value_size=0, tp=tp, generation_id=generation,
+            serialized_key_size=0, serialized_value_size=0, tp=tp,
+            generation_id=self.app.consumer_generation_id,
         )  # fmt: skip
         self._out.append(poll)
-        await self.wait_first(self.callback(message), self.suspend_flow.wait())
-        del message
-        # Faust drops the event without a word when a rebalance came between: then a seek follows.
-        while len(self._out) >= DEPTH and not (self.should_stop or self._moved(seeks, generation)):
-            first = self._out[0]
-            await self.wait_first(
-                first.finished.wait(), self.suspend_flow.wait(), timeout=_POLL_TIMEOUT_S
-            )
-            if self.suspend_flow.is_set() and not first.finished.is_set():
-                return
+        # It waits for nothing, since the flow is open. Faust drops the event without a word when a
+        # rebalance begins before the agent has it: then a seek follows.
+        await self.callback(message)
 
-    async def _in_sequence(self, tp: TP, batch: list[Any]) -> list[Any]:
-        """What of `batch` follows on what was handed over; a hole is fetched again once."""
-        expected = self._next[tp]
-        fresh = [record for record in batch if record.offset >= expected]
-        if not fresh or fresh[0].offset == expected:
-            return fresh
-        hole = (expected, fresh[0].offset)
-        if self._holes.get(tp) != hole:
-            self._holes[tp] = hole
-            await self._reread([tp])
-            return []
-        # Kafka has nothing there: expired by retention, compacted, or a transaction's marker.
-        log.warning("records are gone", topic=tp.topic, partition=tp.partition, offsets=hole)
-        return fresh
+    async def _rest(self) -> None:
+        """Until a poll is done or the flow changes, or for a while."""
+        self._changed.clear()
+        waking = asyncio.get_running_loop().call_later(_ROUND_S, self._changed.set)
+        try:
+            await self._changed.wait()
+        finally:
+            waking.cancel()
 
-    async def _reread(self, tps: Iterable[TP]) -> None:
-        """Set the client back to our place in `tps`."""
-        await self._thread.call_thread(self._seek_back, list(tps))
+    def stop_flow(self) -> None:
+        """Hand nothing over."""
+        super().stop_flow()
+        self._changed.set()
 
-    async def _seek_back(self, tps: list[TP]) -> None:
-        # In the client's own thread: a seek from elsewhere would not wake its waiting fetch, or could
-        # meet a partition that is just going.
-        client = self._thread._ensure_consumer()
-        for tp in client.assignment().intersection(tps):
-            place = self._next.get(tp)
-            if place is not None:
-                client.seek(tp, place)
+    def resume_flow(self) -> None:
+        """Hand over again."""
+        super().resume_flow()
+        self._changed.set()
 
     def finish(self, poll: Poll) -> None:
         """The agent is done with `poll`, which is the oldest one that it has."""
@@ -198,6 +220,7 @@ class Consumer(driver.Consumer):
             if self._out and self._out[0] is poll:
                 self._out.popleft()
         poll.finished.set()
+        self._changed.set()
 
     def ack(self, message: Any) -> bool:
         """Faust's bookkeeping only; what may be committed is said by `Poll.done`."""
@@ -212,7 +235,7 @@ class Consumer(driver.Consumer):
         """
         end = time.monotonic() + _STOP_S
         while self.in_hand and not self.should_stop:
-            await self.wait_first(self.in_hand[0].finished.wait(), timeout=_POLL_TIMEOUT_S)
+            await self.wait_first(self.in_hand[0].finished.wait(), timeout=_ROUND_S)
             if self.app.should_stop and time.monotonic() > end:
                 log.warning("stopping over unfinished work", polls=len(self.in_hand))
                 break
@@ -258,9 +281,14 @@ class StreamApp(faust.App):
     """A Faust app whose agents get `Poll` values, and whose tables its `restorer` restores."""
 
     restorer: Restorer
+    on_fault: Callable[[Exception], Any]
+    """What ends the process when the inputs cannot be read on; must not return."""
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    def __init__(
+        self, *args: Any, bulk_topics: frozenset[str] = frozenset(), **kwargs: Any
+    ) -> None:
         super().__init__(*args, TableManager=Tables, **kwargs)
+        self.bulk_topics = bulk_topics
 
     def _new_transport(self) -> Any:
         return Transport(self.conf.broker_consumer, self)

@@ -51,9 +51,9 @@ class Packing:
 
     def plain(self, vehicle_id: str, row: Row, end: bytes, moved: list[int]) -> None:
         """A twin of which only numbers have changed: its head ends with `end`, those `moved` are told."""
-        document, numbers = row.document, row.numbers
-        size = len(document)
-        self._pairs += (before(vehicle_id, row.version, end, size), document)
+        text, numbers = row.text, row.numbers
+        size = len(text)
+        self._pairs += (before(vehicle_id, row.version, end, size), text)
         if moved:
             scores = [cast(float, numbers[place]) for place in moved]
             for place, pair in zip(moved, scored(vehicle_id, scores), strict=True):
@@ -141,6 +141,6 @@ class Packing:
 def put_arguments(vehicle_id: str, row: Row) -> list[str | int | bytes | float]:
     """What `scripts.PUT` wants to know of a twin."""
     standing = row.standing
-    value = beginning(row.version) + ending(standing) + row.document
+    value = beginning(row.version) + ending(standing) + row.text
     numbers = ("" if number is None else repr(number) for number in row.numbers)
     return [vehicle_id, *row.version, value, *standing, *numbers]

@@ -10,11 +10,12 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Final
 
+from twin.packed import Packed, Standing, Version
 from twin.view.packing import Packing
-from twin.view.rows import Row, Standing, Version, ending
+from twin.view.rows import Row, ending
 from twin.wire import keys
 from twin.wire.catalogue import INDEXED
-from twin.wire.records import Command, Twin
+from twin.wire.records import Command
 
 _LAGS: Final = tuple(enumerate(keys.LAG[name] for name in (*INDEXED, keys.LAST_SEEN)))
 _NOWHERE: Final = float("inf")
@@ -36,7 +37,7 @@ class Part:
     """A claimed partition. `twins` (by vehicle id) and `commands` (by `vehicle/command id`) are live."""
 
     epoch: int
-    twins: Mapping[str, Twin]
+    twins: Mapping[str, Packed]
     commands: Mapping[str, Command]
     last: dict[str, Last] = field(default_factory=dict)
     pending: dict[str, None] = field(default_factory=dict)

@@ -14,9 +14,10 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from twin.lifecycle import FINAL
+from twin.packed import Version
 from twin.view import scripts
 from twin.view.packing import COMMANDS_KEPT, FINAL_TTL_S, put_arguments
-from twin.view.rows import Row, Version
+from twin.view.rows import Row
 from twin.wire import keys
 from twin.wire.errors import CartwinError
 from twin.wire.ids import vehicle_of

@@ -1,12 +1,15 @@
 """Shows what an owner holds: batch by batch, and all of a partition when it was claimed or lost.
 
-    claim       -> everything is pending
-    write,reply -> at once
-    run         -> what is pending and differs in Redis, commands, then what is there too much
+    claim -> everything is pending
+    write -> at once
+    run   -> what is pending and differs in Redis, commands, then what is there too much
 
 Live batches and `run` take turns, a few milliseconds each. What `run` shows it has read from the
 owner's live state, so it waits until that is durable; and a state that it has shown is not replaced
 by an older one of a batch still on its way.
+
+Answers are packed behind the state that they speak of, in the same transaction unless the batch needs
+several: so an answer costs no round trip of its own, and whoever gets it can read all that it says.
 """
 
 import asyncio
@@ -17,12 +20,13 @@ from functools import partial
 from typing import Final
 
 from twin.kit import logs
+from twin.packed import Packed
 from twin.view import scripts, sweep
 from twin.view.link import FormerOwner, Link, ViewLost
 from twin.view.packing import Packing
 from twin.view.part import Part
-from twin.view.rows import Row, beginning, row, version
-from twin.wire.records import Command, Reply, Twin
+from twin.view.rows import Row, beginning, row
+from twin.wire.records import Command, Reply
 
 log = logs.get(__name__)
 
@@ -47,15 +51,16 @@ class Shown:
     commands: Collection[Command] = ()
     removed: Sequence[str] = ()
     """Ids of ledger entries that are gone."""
+    replies: Sequence[Reply] = ()
+    """Told when all of the above is there."""
 
 
 class View:
     """Writes documents, commands and replies; waits while Redis is away, never gives up a write."""
 
-    def __init__(self, url: str, partitions: int, dump: Callable[[Twin], bytes]) -> None:
+    def __init__(self, url: str, partitions: int) -> None:
         self._link = Link(url)
         self._partitions = partitions
-        self._dump = dump
         self._parts: dict[int, Part] = {}
         self._turn = asyncio.Lock()
         self._wake = asyncio.Event()
@@ -75,7 +80,7 @@ class View:
         self,
         partition: int,
         epoch: int,
-        twins: Mapping[str, Twin],
+        twins: Mapping[str, Packed],
         commands: Mapping[str, Command],
     ) -> None:
         """Own a partition's part of the view; `run` will show it. Raises `FormerOwner`.
@@ -95,7 +100,7 @@ class View:
             self._link.release([partition])
 
     async def write(self, shown: Shown) -> None:
-        """Show a batch. Returns when Redis has all of it. Raises `FormerOwner`."""
+        """Show a batch and answer. Returns when Redis has all of it. Raises `FormerOwner`."""
 
         def pack(packing: Packing) -> None:
             for partition, deleted in shown.deleted.items():
@@ -109,6 +114,8 @@ class View:
                 packing.remove(command_id)
             for command in shown.commands:
                 packing.command(command)
+            for reply in shown.replies:
+                packing.reply(reply)
 
         async with self._turn:
             await self._write(shown.epochs, pack)
@@ -117,19 +124,6 @@ class View:
                 if part is not None and part.pending:
                     for vehicle_id in rows:
                         part.pending.pop(vehicle_id, None)
-
-    async def reply(self, epochs: Mapping[int, int], replies: Sequence[Reply]) -> None:
-        """Store answers of these owners and hint at them. Raises `FormerOwner`.
-
-        An answer comes last: whoever gets it can read everything that it says.
-        """
-
-        def pack(packing: Packing) -> None:
-            for reply in replies:
-                packing.reply(reply)
-
-        async with self._turn:
-            await self._write(epochs, pack)
 
     async def run(self, durable: Durable) -> None:
         """Show what is pending, and notice within a second when Redis has lost what it had."""
@@ -219,7 +213,7 @@ class View:
 
     async def _show_twins(self, partition: int, part: Part, durable: Durable) -> None:
         ids = list(part.pending)[:_CHUNK]
-        versions = [(v, beginning(version(part.twins[v]))) for v in ids if v in part.twins]
+        versions = [(v, beginning(part.twins[v].version)) for v in ids if v in part.twins]
         arguments = [argument for pair in versions for argument in pair]
         async with self._turn:
             differing = await self._link.ask("EVALSHA", _DIFFERS, 0, *arguments)
@@ -227,7 +221,7 @@ class View:
         for vehicle_id in map(bytes.decode, differing):
             twin = part.twins.get(vehicle_id)
             if twin is not None:
-                rows[vehicle_id] = row(twin, self._dump(twin))
+                rows[vehicle_id] = row(vehicle_id, twin)
         if rows:
             await durable()
 
