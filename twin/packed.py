@@ -20,7 +20,7 @@ from typing import Any, Final, NamedTuple, cast
 import orjson
 
 from twin.document import column, text_of
-from twin.reported import Group, Reported
+from twin.reported import Group, Reported, without
 from twin.wire import topics
 from twin.wire.columnar import Column, document, origin
 from twin.wire.errors import Malformed
@@ -122,16 +122,26 @@ class Packed:
         ) = _NUMBERS.unpack(self.numbers)  # fmt: skip
         if last >= offset and where == partition:
             return False
-        if session == _STALE or sample.suspect:
+        if session == _STALE or sample.suspect or not sample.names:
             return None
-        time, of, sequence = sample.event_time, sample.session, sample.sequence
-        if self.names is sample.names:
+        order = time, of, sequence = sample.event_time, sample.session, sample.sequence
+        names = sample.names
+        if self.names is names:
             # All of its signals are here, so one comparison decides for all (law 1).
-            if time <= t and (time, of, sequence) <= (t, n, s):
+            if time <= t and order <= (t, n, s):
                 return None
             t, n, s, o = time, of, sequence, offset
             self.values = sample.values
-        elif not self._observe_more(sample, offset):
+        elif group := self._group_of(names):
+            if order <= (group.t, group.n, group.s):
+                return None
+            group.values, group.suspect = sample.values, ()
+            group.t, group.n, group.s, group.o = time, of, sequence, offset
+        elif order > (t, n, s) and all((one.t, one.n, one.s) < order for one in self.more):
+            self.more = tuple(without(self.groups(), names))
+            self.names, self.values = names, sample.values
+            t, n, s, o = time, of, sequence, offset
+        else:
             return None
         if at > seen and session != _UNHEARD and of in (0, session):
             seen = at
@@ -140,19 +150,21 @@ class Packed:
         )
         return True
 
-    def _observe_more(self, sample: Sample, offset: int) -> bool:
-        """The same for a car whose records carry other signals in turn."""
+    def _group_of(self, names: tuple[str, ...]) -> Group | None:
+        """Of a car whose records carry other signals in turn."""
         for group in self.more:
-            if group.names is sample.names:
-                order = sample.event_time, sample.session, sample.sequence
-                if order <= (group.t, group.n, group.s):
-                    return False
-                group.values = sample.values
-                group.t, group.n, group.s = order
-                group.o = offset
-                group.suspect = ()
-                return True
-        return False
+            if group.names is names:
+                return group
+        return None
+
+    def groups(self) -> list[Group]:
+        """What came in the same record; that of `names` is the last."""
+        groups = list(self.more)
+        if self.names is not None:
+            groups.append(
+                Group(*self.values_of()[-1], *_GROUP.unpack_from(self.numbers, _GROUP_AT))
+            )
+        return groups
 
     def values_of(self) -> list[tuple[tuple[str, ...], tuple[float, ...]]]:
         """Names and values of the signals, in parts; those of `names` are the last."""
@@ -201,18 +213,15 @@ class Packed:
     def unpack(self, vehicle_id: str) -> Twin:
         """The twin, for `apply`. This stays as it is."""
         (
-            epoch, _, revision, updated, seen, _, partition, offset, *origin
-        ) = _NUMBERS.unpack(self.numbers)  # fmt: skip
+            epoch, _, revision, updated, seen, _, partition, offset
+        ) = _STANDING.unpack_from(self.numbers)  # fmt: skip
         twin = orjson.loads(b'{"presence":{%b}}' % self.text)
         applied = orjson.loads(b"{%b}" % self.applied[1:])
         if offset >= 0:
             applied[topics.TELEMETRY] = [partition, offset]
         if seen >= 0:
             twin["presence"]["seen"] = seen
-        groups = [replace(group) for group in self.more]
-        if self.names is not None:
-            groups.append(Group(*self.values_of()[-1], *origin))
-        twin["reported"] = Reported(groups)
+        twin["reported"] = Reported([replace(group) for group in self.groups()])
         twin.update(
             epoch=epoch,
             vehicle_id=vehicle_id,

@@ -12,7 +12,7 @@ over the suspect one. So any order and any duplication of records ends in the sa
 """
 
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from operator import itemgetter
@@ -112,14 +112,7 @@ class Reported(Mapping[str, SignalValue]):
 
     def _take_all(self, sample: Sample, offset: int) -> int:
         """A record newer than everything: its signals leave the groups that they were in."""
-        left = []
-        for group in self.groups:
-            kept = _kept(group.names, sample.names)
-            if kept:
-                group.names = shared_names(tuple(group.names[index] for index in kept))
-                group.values = tuple(group.values[index] for index in kept)
-                group.suspect = tuple(name for name in group.suspect if name in group.names)
-                left.append(group)
+        left = list(without(self.groups, sample.names))
         if sample.names:
             left.append(
                 Group(
@@ -154,6 +147,16 @@ class Reported(Mapping[str, SignalValue]):
         return newer
 
 
+def without(groups: Iterable[Group], taken: tuple[str, ...]) -> Iterator[Group]:
+    """What is left of groups when a newer record has the signals `taken`."""
+    for group in groups:
+        places, names = _kept(group.names, taken)
+        if places:
+            values = tuple([group.values[place] for place in places])
+            suspect = tuple([name for name in group.suspect if name in names])
+            yield Group(names, values, group.t, group.n, group.s, group.o, suspect)
+
+
 def _rank(sample: Sample, value: float, suspect: bool) -> tuple[int, int, int, bytes, bool]:
     return sample.event_time, sample.session, sample.sequence, _bytes(value), not suspect
 
@@ -175,9 +178,10 @@ def _suspect(sample: Sample) -> tuple[str, ...]:
 
 
 @lru_cache(maxsize=1024)
-def _kept(names: tuple[str, ...], taken: tuple[str, ...]) -> tuple[int, ...]:
-    """Places of the names that are not taken."""
-    return tuple(index for index, name in enumerate(names) if name not in taken)
+def _kept(names: tuple[str, ...], taken: tuple[str, ...]) -> tuple[list[int], tuple[str, ...]]:
+    """Places of the names that are not taken, and these names."""
+    places = [place for place, name in enumerate(names) if name not in taken]
+    return places, shared_names(tuple([names[place] for place in places]))
 
 
 def _grouped(entries: Mapping[str, SignalValue]) -> list[Group]:

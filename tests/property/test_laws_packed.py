@@ -95,11 +95,15 @@ def test_new_telemetry_is_observed():
     """The law above would also hold if nothing ever was."""
     world, resting = World(CONTEXT), Resting()
     world.online(1)
-    for _ in range(5):
+    kinds = [
+        {"speed": 1.0, "engine_load": 0.5},
+        {"fuel_level": 0.5},
+        {"engine_load": 0.7, "fuel_level": 0.6},
+    ]
+    for signals in kinds * 5:
         world.now += 10
-        world.telemetry(session=1, speed=1.0, engine_load=0.5)
-        world.telemetry(session=1, fuel_level=0.5)
+        world.telemetry(session=1, **signals)
     for record in world.log:
         resting.feed(*record)
-    assert resting.observed == 8
+    assert resting.observed == 15
     check(world, resting.rest)

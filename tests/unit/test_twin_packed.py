@@ -40,7 +40,7 @@ def test_new_values_are_taken():
     [
         (telemetry(T0, 1, speed=2.0, engine_load=0.6), "older"),
         (telemetry(T0 + 1000, 1, speed=2.0, engine_load=0.6), "of the same time"),
-        (telemetry(T0 + 5000, 1, speed=2.0), "other signals"),
+        (telemetry(T0, 1, speed=2.0), "older with other signals"),
         (telemetry(T0 + 5000, 1, suspect=["speed"], speed=999.0, engine_load=0.6), "suspect"),
     ],
 )
