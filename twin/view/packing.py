@@ -4,8 +4,8 @@ Within one transaction deletions come first (a twin may have been deleted and ma
 (whoever is told finds the rest in place); over several the order is the caller's.
 """
 
-from collections.abc import Iterator
-from typing import Final, cast
+from collections.abc import Iterator, Sequence
+from typing import Final
 
 import orjson
 
@@ -49,14 +49,16 @@ class Packing:
         self._moves: list[list[str]] = [[] for _ in _ORDERS]
         self._others: list[bytes] = []
 
-    def plain(self, vehicle_id: str, row: Row, end: bytes, moved: list[int]) -> None:
+    def plain(
+        self, vehicle_id: str, row: Row, end: bytes, moved: Sequence[tuple[int, float]]
+    ) -> None:
         """A twin of which only numbers have changed: its head ends with `end`, those `moved` are told."""
-        text, numbers = row.text, row.numbers
+        text = row.text
         size = len(text)
         self._pairs += (before(vehicle_id, row.version, end, size), text)
         if moved:
-            scores = [cast(float, numbers[place]) for place in moved]
-            for place, pair in zip(moved, scored(vehicle_id, scores), strict=True):
+            scores = scored(vehicle_id, [score for _, score in moved])
+            for (place, _), pair in zip(moved, scores, strict=True):
                 self._moves[place].append(pair)
         self._count(_PLAIN, size)
 

@@ -5,6 +5,7 @@ by now, the twin is written in full. A number is written to its order only when 
 its lag (`keys.LAG`); about 400 bytes a twin for four times less work in Redis.
 """
 
+from array import array
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -29,7 +30,7 @@ class Last:
     version: Version
     standing: Standing
     ending: bytes
-    numbers: list[float]
+    numbers: "array[float]"
 
 
 @dataclass(slots=True)
@@ -72,12 +73,13 @@ class Part:
             packing.full(vehicle_id, row)
         else:
             last.version = row.version
-            numbers, scores, moved = row.numbers, last.numbers, []
+            numbers, scores = row.numbers, last.numbers
+            moved: list[tuple[int, float]] = []
             for place, lag in _LAGS:
                 number = numbers[place]
                 if number is not None and not -lag <= number - scores[place] <= lag:
                     scores[place] = number
-                    moved.append(place)
+                    moved.append((place, number))
             packing.plain(vehicle_id, row, last.ending, moved)
 
     def drop(self, packing: Packing, vehicle_id: str) -> None:
@@ -87,8 +89,8 @@ class Part:
         packing.drop(vehicle_id)
 
 
-def _scores(row: Row) -> list[float]:
-    return [_NOWHERE if number is None else number for number in row.numbers]
+def _scores(row: Row) -> "array[float]":
+    return array("d", (_NOWHERE if number is None else number for number in row.numbers))
 
 
 @lru_cache(maxsize=4096)

@@ -19,36 +19,45 @@ _NUMBERS: Final = len(INDEXED) + 1
 
 
 class Row(NamedTuple):
-    """`numbers`: the indexed signals in the catalogue's order, then `last_seen`; None = it has none.
+    """What the changelog does not need is made when somebody shows it.
 
-    `written` is the `document` in parts (`wire.columnar`).
+    `values`: those of signals by their names, in parts; `seen`: when the car was heard last, ms;
+    `written`: the `document` in parts (`wire.columnar`).
     """
 
     version: Version
     standing: Standing
-    numbers: list[float | None]
+    seen: int | None
+    values: list[tuple[tuple[str, ...], tuple[float, ...]]]
     document: bytes
     written: tuple[bytes, list[columnar.Column]]
 
     @property
+    def numbers(self) -> list[float | None]:
+        """The indexed signals in the catalogue's order, then `last_seen`; None = it has none."""
+        numbers: list[float | None] = [None] * _NUMBERS
+        for names, values in self.values:
+            places, pick = _indexed(names)
+            for place, value in zip(places, pick(values), strict=True):
+                # Redis takes no NaN, and would then refuse the whole batch again and again. JSON has
+                # null for it, in a document of somebody else.
+                if value is not None and isfinite(value):
+                    numbers[place] = value
+        numbers[-1] = self.seen
+        return numbers
+
+    @property
     def text(self) -> bytes:
-        """The document as Redis has it; made when nobody waits for the changelog any more."""
+        """The document as Redis has it."""
         return columnar.stored(*self.written)
 
 
 def row(vehicle_id: str, twin: Packed) -> Row:
     """The row of a twin, with its JSON."""
-    numbers: list[float | None] = [None] * _NUMBERS
-    for names, values in twin.values_of():
-        places, pick = _indexed(names)
-        for place, value in zip(places, pick(values), strict=True):
-            # Redis takes no NaN, and would then refuse the whole batch again and again. JSON has null
-            # for it, in a document of somebody else.
-            if value is not None and isfinite(value):
-                numbers[place] = value
-    numbers[-1] = twin.seen
+    values = twin.values_of()
     written = twin.write(vehicle_id)
-    return Row(twin.version, twin.standing, numbers, columnar.document(*written), written)
+    document = columnar.document(*written)
+    return Row(twin.version, twin.standing, twin.seen, values, document, written)
 
 
 def beginning(version: Version) -> bytes:
