@@ -44,7 +44,7 @@ log = logs.get(__name__)
 GAP_S: Final = 0.005
 """Rest before records are taken again, unless more are there than a poll holds."""
 
-PATIENCE_S: Final = 0.02
+PATIENCE_S: Final = 0.01
 """How long records of bulk topics wait for others."""
 
 _ROUND_S: Final = 0.25
