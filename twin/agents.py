@@ -20,7 +20,7 @@ from typing import Any
 
 from twin.apply import Context, due_of
 from twin.batch import Batch, Decider, arrival
-from twin.changelog import CHANGELOGS, OUTBOX, Place, tombstone
+from twin.changelog import CHANGELOGS, OUTBOX, Kept, Place, tombstone
 from twin.copy import Copy
 from twin.delivery import Entry, Ticket, Writer
 from twin.effects import DeadlineOf
@@ -61,7 +61,7 @@ class Owner:
         """Held while the twins are ahead of what is written of them."""
         self._last: asyncio.Task[None] | None = None
         self._told: dict[Place, int] = {}
-        self._safe: dict[Place, tuple[int, int]] = {}
+        self._safe: dict[Place, Kept] = {}
 
     async def take(self, records: Sequence[Any], done: Callable[[], None]) -> None:
         """Decide Kafka records and start to carry them out; `done` is called when all is told.
@@ -210,16 +210,14 @@ class Owner:
             owned = self.parts.get(tp.partition)
             if owned is not None:
                 owned.committed[tp.topic] = offset
-        safe: dict[Place, tuple[int, int]] = {}
+        safe: dict[Place, Kept] = {}
         for owned in self.parts.values():
             if owned.graves:
                 owned.forget_graves()
             for topic in CHANGELOGS:
                 place = (topic, owned.partition)
                 if place in mark:
-                    # A tombstone is not in the copy, and it is needed as long as its grave is.
-                    needed = owned.tombs.values() if topic == topics.TWINS else ()
-                    safe[place] = (min([mark[place], *needed]), owned.epoch)
+                    safe[place] = owned.kept(topic, mark[place])
         self._safe = safe
 
     def release(self, partitions: Iterable[int]) -> None:

@@ -64,6 +64,17 @@ Place = tuple[str, int]
 """Topic and partition."""
 
 
+class Kept(NamedTuple):
+    """Where a changelog is to be read on (`offset`), by whoever has all that is in front of it.
+
+    `epoch`: the highest there; `floor`: what is behind it under a lower epoch is a former owner's.
+    """
+
+    offset: int
+    epoch: int
+    floor: int = 0
+
+
 class Newest(NamedTuple):
     """The newest record of a key; `value` None = a tombstone."""
 

@@ -20,7 +20,7 @@ from typing import Final
 import orjson
 from rocksdict import Options, Rdict, ReadOptions, WriteBatch
 
-from twin.changelog import NO_HEADERS, Newest, Place, Tail
+from twin.changelog import NO_HEADERS, Kept, Newest, Place, Tail
 from twin.kit import logs
 from twin.wire import topics
 from twin.wire.errors import CartwinError
@@ -97,9 +97,9 @@ class Copy:
     def write(
         self,
         records: Iterable[tuple[Place, str, bytes | None]],
-        places: Mapping[Place, tuple[int, int]],
+        places: Mapping[Place, Kept],
     ) -> None:
-        """Keep records (place, key, value or None); of places where to read on, and the owner's epoch.
+        """Keep records (place, key, value or None), and of places where to read on.
 
         The places are kept last. Without them the records may be there or not when the process ends.
         """
@@ -115,8 +115,8 @@ class Copy:
             self._db.write(batch)
         batch = WriteBatch(raw_mode=True)
         now = int(time.time())
-        for place, (offset, epoch) in places.items():
-            batch[_PLACE + _prefix(place)] = orjson.dumps([offset, now, epoch])
+        for place, kept in places.items():
+            batch[_PLACE + _prefix(place)] = orjson.dumps([now, *kept])
         self._db.write(batch)
 
     def tail(self, place: Place, low: int, high: int) -> Tail | None:
@@ -127,17 +127,20 @@ class Copy:
         try:
             known = self._db.get(_PLACE + _prefix(place))
             if known is not None:
-                offset, at, epoch = orjson.loads(known)
-                if low <= offset <= high and time.time() - at <= MAX_AGE_S:
-                    return self._read(place, offset, epoch)
-                log.warning("local copy is not used", place=place, offset=offset, kafka=[low, high])
+                at, *place_kept = orjson.loads(known)
+                kept = Kept(*place_kept)
+                if low <= kept.offset <= high and time.time() - at <= MAX_AGE_S:
+                    return self._read(place, kept)
+                log.warning(
+                    "local copy is not used", place=place, offset=kept.offset, kafka=[low, high]
+                )
         except Exception as error:
             raise CopyBroken(str(error)[:200]) from error
         self.drop(place)
         return None
 
-    def _read(self, place: Place, offset: int, epoch: int) -> Tail:
-        tail = Tail(offset, epoch=epoch)
+    def _read(self, place: Place, kept: Kept) -> Tail:
+        tail = Tail(kept.offset, epoch=kept.epoch, floor=kept.floor)
         newest, prefix = tail.newest, _prefix(place)
         begin = len(prefix)
         # Once through, in order.

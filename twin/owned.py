@@ -15,12 +15,13 @@ import orjson
 
 from twin.apply import deadlines_of, deadlines_of_commands
 from twin.book import Book
-from twin.changelog import GRAVE, Newest, Tail
+from twin.changelog import GRAVE, Kept, Newest, Tail
 from twin.deadlines import Deadlines
 from twin.kit import logs
 from twin.outbox import Output, untold
 from twin.packed import Packed, load
 from twin.step import Context
+from twin.wire import topics
 from twin.wire.errors import Malformed, WireError
 from twin.wire.records import Command
 
@@ -47,8 +48,21 @@ class Owned:
     graves: dict[str, Grave] = field(default_factory=dict)
     tombs: dict[str, int] = field(default_factory=dict)
     """Of each grave an offset of `twins`, from which on its tombstone is found."""
+    begun: int = 0
+    """Offset of `twins` behind this owner's fence: what is there of lower epochs came too late."""
     committed: dict[str, int] = field(default_factory=dict)
     """Input topic -> offset of the next record, as it is committed."""
+
+    def kept(self, topic: str, end: int) -> Kept:
+        """Where a copy, which has everything up to `end`, is to be read on.
+
+        A tombstone is not in a copy, and it is needed as long as its grave is.
+        """
+        if topic == topics.TWINS:
+            end = min([end, *self.tombs.values()])
+        # The ledger has no fence; of it nothing in front of ours is read again.
+        fenced = topic != topics.TWINS or end >= self.begun
+        return Kept(end, self.epoch, self.epoch if fenced else 0)
 
     def buried(self, vehicle_id: str, topic: str, offset: int) -> bool:
         """Whether a record of a car without a twin is older than the twin's deletion."""

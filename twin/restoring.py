@@ -21,7 +21,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Final
 
-from twin.changelog import CHANGELOGS, FENCE, Place, Reader, Tail, tombstone
+from twin.changelog import CHANGELOGS, FENCE, Kept, Place, Reader, Tail, tombstone
 from twin.copy import Copy
 from twin.delivery import Ticket, Writer
 from twin.kit import logs
@@ -55,16 +55,14 @@ class Taken:
     seconds_reading: float = 0
     seconds_building: float = 0
 
-    def places(self) -> dict[Place, tuple[int, int]]:
-        """Where a copy that has all of this is to be read on from, and the owner's epoch."""
+    def places(self) -> dict[Place, Kept]:
+        """Where a copy that has all of this is to be read on."""
         made = {}
         for restored in self.parts:
             owned = restored.owned
             for topic in CHANGELOGS:
                 place = (topic, owned.partition)
-                # A tombstone is not in the copy, and it is needed as long as its grave is.
-                needed = owned.tombs.values() if topic == topics.TWINS else ()
-                made[place] = (min([self.ends[place], *needed]), owned.epoch)
+                made[place] = owned.kept(topic, self.ends[place])
         return made
 
 
@@ -185,6 +183,7 @@ class Restoring:
             twins, ledger = (tails[topic, partition] for topic in CHANGELOGS)
             told = (offsets, self._context, held.get(partition))
             restored = _restored(partition, epochs[partition], twins, ledger, *told)
+            restored.owned.begun = twins.end
             made.append(restored)
             if self._copy is not None:
                 # Not yet the places: what is in front of them is not read again, nor told again.

@@ -7,6 +7,7 @@ import orjson
 import pytest
 
 from twin import copy as store
+from twin.changelog import Kept
 from twin.copy import Copy, CopyBroken, CopyUnusable
 
 TWINS, OTHER, LEDGER = ("twins", 1), ("twins", 2), ("ledger", 1)
@@ -33,10 +34,12 @@ def test_each_place_has_what_was_written_to_it_last(copy):
     """Documents of two partitions and entries of the ledger do not mix; deleted ones are gone."""
     copy.write(
         [(TWINS, "a", document(1)), (TWINS, "b", document(1)), (OTHER, "a", document(7))],
-        {TWINS: (3, 1), OTHER: (1, 1)},
+        {TWINS: Kept(3, 1), OTHER: Kept(1, 1)},
     )
-    copy.write([(LEDGER, "a/x", document(1)), (TWINS, "a", document(2, epoch=4))], {LEDGER: (5, 1)})
-    copy.write([(TWINS, "b", None)], {TWINS: (9, 1)})
+    copy.write(
+        [(LEDGER, "a/x", document(1)), (TWINS, "a", document(2, epoch=4))], {LEDGER: Kept(5, 1)}
+    )
+    copy.write([(TWINS, "b", None)], {TWINS: Kept(9, 1)})
     assert kept(copy, TWINS) == (9, {"a": document(2, epoch=4)})
     assert kept(copy, OTHER) == (1, {"a": document(7)})
     assert kept(copy, LEDGER) == (5, {"a/x": document(1)})
@@ -44,15 +47,16 @@ def test_each_place_has_what_was_written_to_it_last(copy):
 
 def test_the_epoch_of_the_owner_is_kept(copy):
     """Higher than any document's when the owner wrote none; a restart must go above it."""
-    copy.write([(TWINS, "a", document(2, epoch=4))], {TWINS: (9, 7)})
-    tail = copy.tail(TWINS, 0, 100)
-    assert (tail.epoch, tail.floor) == (7, 0)
+    copy.write([(TWINS, "a", document(2, epoch=4))], {TWINS: Kept(9, 7), LEDGER: Kept(5, 7, 7)})
+    for place, floor in ((TWINS, 0), (LEDGER, 7)):
+        tail = copy.tail(place, 0, 100)
+        assert (tail.epoch, tail.floor) == (7, floor)
 
 
 def test_it_is_there_after_a_restart(tmp_path):
     """Closed or not."""
     first = Copy(tmp_path)
-    first.write([(TWINS, "a", document(1))], {TWINS: (3, 1)})
+    first.write([(TWINS, "a", document(1))], {TWINS: Kept(3, 1)})
     first.close()
     again = Copy(tmp_path)
     assert kept(again, TWINS) == (3, {"a": document(1)})
@@ -69,20 +73,21 @@ def test_a_place_that_was_never_kept_is_read_from_kafka(copy):
 def test_a_place_that_kafka_does_not_have_is_dropped(copy, low, high):
     """Behind the end (another cluster) or before the oldest record; for this partition only."""
     copy.write(
-        [(TWINS, "a", document(1)), (OTHER, "a", document(1))], {TWINS: (3, 1), OTHER: (3, 1)}
+        [(TWINS, "a", document(1)), (OTHER, "a", document(1))],
+        {TWINS: Kept(3, 1), OTHER: Kept(3, 1)},
     )
     assert kept(copy, TWINS, low, high) is None
     assert kept(copy, TWINS) is None
-    copy.write([(TWINS, "b", document(1))], {TWINS: (3, 1)})
+    copy.write([(TWINS, "b", document(1))], {TWINS: Kept(3, 1)})
     assert kept(copy, TWINS) == (3, {"b": document(1)})
     assert kept(copy, OTHER) == (3, {"a": document(1)})
 
 
 def test_records_without_a_place_are_forgotten_when_the_place_is_read_whole(copy):
     """A restore that ended in its middle had written them: some of them Kafka may have deleted since."""
-    copy.write([(TWINS, "a", document(1)), (OTHER, "a", document(1))], {OTHER: (3, 1)})
+    copy.write([(TWINS, "a", document(1)), (OTHER, "a", document(1))], {OTHER: Kept(3, 1)})
     assert kept(copy, TWINS) is None
-    copy.write([(TWINS, "b", document(1))], {TWINS: (3, 1)})
+    copy.write([(TWINS, "b", document(1))], {TWINS: Kept(3, 1)})
     assert kept(copy, TWINS) == (3, {"b": document(1)})
     assert kept(copy, OTHER) == (3, {"a": document(1)})
 
@@ -92,7 +97,7 @@ def test_a_copy_of_other_topics_is_broken(tmp_path):
     ours, theirs = {"twins": "A", "ledger": "B"}, {"twins": "A", "ledger": "C"}
     copy = Copy(tmp_path)
     copy.check(ours)
-    copy.write([(TWINS, "a", document(1))], {TWINS: (3, 1)})
+    copy.write([(TWINS, "a", document(1))], {TWINS: Kept(3, 1)})
     copy.close()
     copy = Copy(tmp_path)
     copy.check(ours)
@@ -109,7 +114,7 @@ def test_a_copy_of_other_topics_is_broken(tmp_path):
 @pytest.mark.parametrize("identity", [None, b"\xff", b"[]"])
 def test_a_copy_that_does_not_say_whose_it_is_is_broken(copy, identity):
     """Something wrote to it that is not the worker."""
-    copy.write([(TWINS, "a", document(1))], {TWINS: (3, 1)})
+    copy.write([(TWINS, "a", document(1))], {TWINS: Kept(3, 1)})
     if identity is not None:
         copy._db[store._IDENTITY] = identity
     with pytest.raises(CopyBroken):
@@ -119,14 +124,14 @@ def test_a_copy_that_does_not_say_whose_it_is_is_broken(copy, identity):
 def test_more_than_one_write_at_a_time_is_all_there(copy):
     """Written in parts, deletions among them."""
     size = 2 * store._CHUNK + 1
-    copy.write([(TWINS, f"{n}", document(n)) for n in range(size)], {TWINS: (3, 1)})
-    copy.write([(TWINS, f"{n}", None) for n in range(0, size, 2)], {TWINS: (4, 1)})
+    copy.write([(TWINS, f"{n}", document(n)) for n in range(size)], {TWINS: Kept(3, 1)})
+    copy.write([(TWINS, f"{n}", None) for n in range(0, size, 2)], {TWINS: Kept(4, 1)})
     assert kept(copy, TWINS) == (4, {f"{n}": document(n) for n in range(1, size, 2)})
 
 
 def test_an_old_copy_is_dropped(copy, monkeypatch):
     """Kafka may have dropped tombstones since."""
-    copy.write([(TWINS, "a", document(1))], {TWINS: (3, 1)})
+    copy.write([(TWINS, "a", document(1))], {TWINS: Kept(3, 1)})
     now = time.time()
     monkeypatch.setattr(store.time, "time", lambda: now + store.MAX_AGE_S + 2)
     assert kept(copy, TWINS) is None
@@ -134,7 +139,7 @@ def test_an_old_copy_is_dropped(copy, monkeypatch):
 
 def test_a_place_that_cannot_be_read_makes_the_copy_broken(copy):
     """Whatever the bytes are."""
-    copy.write([(TWINS, "a", document(1))], {TWINS: (3, 1)})
+    copy.write([(TWINS, "a", document(1))], {TWINS: Kept(3, 1)})
     copy._db[store._PLACE + store._prefix(TWINS)] = b"\xff"
     with pytest.raises(CopyBroken):
         copy.tail(TWINS, 0, 100)
@@ -144,7 +149,9 @@ def test_a_block_that_cannot_be_read_is_no_end(tmp_path):
     """RocksDB's iterator ends there as at the end of everything: half of the twins would be gone."""
     copy = Copy(tmp_path)
     random = Random(1)
-    copy.write([(TWINS, f"{n:05}", random.randbytes(100)) for n in range(5000)], {TWINS: (3, 1)})
+    copy.write(
+        [(TWINS, f"{n:05}", random.randbytes(100)) for n in range(5000)], {TWINS: Kept(3, 1)}
+    )
     copy._db.flush()
     copy.close()
     (file,) = tmp_path.glob("*.sst")
@@ -157,7 +164,7 @@ def test_a_block_that_cannot_be_read_is_no_end(tmp_path):
         copy.tail(TWINS, 0, 100)
     copy.begin_anew()
     assert kept(copy, TWINS) is None
-    copy.write([(TWINS, "a", document(1))], {TWINS: (4, 1)})
+    copy.write([(TWINS, "a", document(1))], {TWINS: Kept(4, 1)})
     assert kept(copy, TWINS) == (4, {"a": document(1)})
     copy.close()
 
@@ -165,7 +172,7 @@ def test_a_block_that_cannot_be_read_is_no_end(tmp_path):
 def test_a_database_without_one_of_its_files_is_made_anew(tmp_path):
     """As after a disk that lost it."""
     copy = Copy(tmp_path)
-    copy.write([(TWINS, "a", document(1))], {TWINS: (3, 1)})
+    copy.write([(TWINS, "a", document(1))], {TWINS: Kept(3, 1)})
     copy._db.flush()
     copy.close()
     for file in tmp_path.glob("*.sst"):
@@ -180,7 +187,7 @@ def test_a_database_without_one_of_its_files_is_made_anew(tmp_path):
 def test_whichever_file_is_broken_the_worker_starts(tmp_path, name, content):
     """Empty, of other bytes, or gone: what can still be read is whole, else nothing is there."""
     copy = Copy(tmp_path)
-    copy.write([(TWINS, f"{n:05}", document(n)) for n in range(2000)], {TWINS: (3, 1)})
+    copy.write([(TWINS, f"{n:05}", document(n)) for n in range(2000)], {TWINS: Kept(3, 1)})
     copy.close()
     for file in tmp_path.glob(name):
         file.unlink()
@@ -193,7 +200,7 @@ def test_whichever_file_is_broken_the_worker_starts(tmp_path, name, content):
         copy.begin_anew()
         found = kept(copy, TWINS)
     assert found is None or len(found[1]) == 2000
-    copy.write([(TWINS, "a", document(2))], {TWINS: (4, 1)})
+    copy.write([(TWINS, "a", document(2))], {TWINS: Kept(4, 1)})
     assert kept(copy, TWINS)[1]["a"] == document(2)
     copy.close()
 
@@ -201,21 +208,21 @@ def test_whichever_file_is_broken_the_worker_starts(tmp_path, name, content):
 def test_a_broken_database_is_made_anew(tmp_path):
     """The worker starts, cold."""
     first = Copy(tmp_path)
-    first.write([(TWINS, "a", document(1))], {TWINS: (3, 1)})
+    first.write([(TWINS, "a", document(1))], {TWINS: Kept(3, 1)})
     first.close()
     for file in tmp_path.iterdir():
         if file.is_file() and file.name != "LOCK":
             file.write_bytes(b"\0broken\n")
     again = Copy(tmp_path)
     assert kept(again, TWINS) is None
-    again.write([(TWINS, "b", document(2))], {TWINS: (4, 1)})
+    again.write([(TWINS, "b", document(2))], {TWINS: Kept(4, 1)})
     assert kept(again, TWINS) == (4, {"b": document(2)})
     again.close()
 
 
 def test_a_folder_in_use_is_refused_and_left_as_it_is(tmp_path, copy):
     """Two workers must not share one; the sentence names the setting."""
-    copy.write([(TWINS, "a", document(1))], {TWINS: (3, 1)})
+    copy.write([(TWINS, "a", document(1))], {TWINS: Kept(3, 1)})
     with pytest.raises(CopyUnusable, match="STORE_DIR"):
         Copy(tmp_path / "copy")
     assert kept(copy, TWINS) == (3, {"a": document(1)})

@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+from types import SimpleNamespace
 
 import orjson
 import pytest
@@ -374,7 +375,8 @@ def test_what_the_copy_has_is_not_written_to_it_again(kafka, store, tmp_path):
         copy = Copy(tmp_path)
         worker = Worker(kafka, store, copy)
         await worker.takeover.restore(_inputs(range(PARTITIONS)), 1, lambda: True)
-        kafka.append(PLACE, found[0], document.dump({**create(found[0], T0), "epoch": 9}))
+        epoch = worker.owner.parts[0].epoch
+        kafka.append(PLACE, found[0], document.dump({**create(found[0], T0), "epoch": epoch}))
         write, written = copy.write, []
 
         def spy(records, places):
@@ -387,6 +389,46 @@ def test_what_the_copy_has_is_not_written_to_it_again(kafka, store, tmp_path):
         await again.takeover.restore(_inputs(range(PARTITIONS)), 2, lambda: True)
         assert written == [found[0]]
         assert [list(again.owner.parts[p].twins) for p in range(PARTITIONS)] == [[c] for c in found]
+        copy.close()
+
+    run(test)
+
+
+def test_a_restart_from_a_copy_does_not_take_a_late_write_for_its_own(kafka, store, tmp_path):
+    """The copy's place is the end of a calm partition, and there a former owner's record lands."""
+    other = cars(1, 1)[0]
+
+    def inputs(**committed):
+        return {**_inputs([0], **committed), **_inputs([1], telemetry=committed.get("other", 0))}
+
+    async def restored(worker, second, places):
+        worker.takeover._restoring._clock = SimpleNamespace(now_ms=lambda: 1000 * second)
+        await worker.takeover.restore(places, 1, lambda: True)
+
+    async def test():
+        former, copy = Worker(kafka, store), Copy(tmp_path)
+        await restored(former, 100, inputs())
+        await former.take(request(0, "attributes", {"value": {"fleet": "old"}}))
+        former.producer.frozen = True
+        late = request(1, "attributes", {"value": {"fleet": "late"}})
+        writing = asyncio.create_task(former.take(late))
+        await asyncio.sleep(0)
+        owner = Worker(kafka, store, copy)
+        await restored(owner, 200, inputs(requests=1))
+        new = request(2, "attributes", {"value": {"fleet": "new"}})
+        assert await owner.take(late, new)
+        owner.commit(requests=3)
+        # The place of partition 0 is written with a batch of another.
+        assert await owner.take(telemetry(0, other))
+        kept = copy.tail(PLACE, 0, 100)
+        assert (kept.end, kept.floor) == (len(kafka.logs[PLACE]), 200)
+        former.producer.frozen = False
+        await writing
+        again = Worker(kafka, store, copy)
+        await restored(again, 300, inputs(requests=3, other=1))
+        twin = again.owner.parts[0].twins[CAR].unpack(CAR)
+        assert twin["attributes"] == {"fleet": "new"}
+        assert kafka.newest(topics.TWINS, CAR)["attributes"] == {"fleet": "new"}
         copy.close()
 
     run(test)
