@@ -26,6 +26,8 @@ from ingest.window import Entry, Window
 ANSWER_S: Final = 10.0
 """Longest wait for CONNACK and SUBACK."""
 PUBACK_S: Final = 30.0
+GOODBYE_S: Final = 2.0
+"""How long a broker has to close a connection after our goodbye."""
 """Longest wait for a PUBACK; a broker that lives and does not answer is as good as gone."""
 MAX_IN_FLIGHT: Final = 100
 """Publishes that wait for their PUBACK at the same time."""
@@ -69,6 +71,7 @@ class Connection(asyncio.Protocol):
         self._flushing = False
         self._paused = False
         self._held = False
+        self._ending = False
         self._connack: asyncio.Future[Connack] = self._loop.create_future()
         self._suback: asyncio.Future[Suback] = self._loop.create_future()
         self._pending: dict[int, asyncio.Future[Puback]] = {}
@@ -163,11 +166,22 @@ class Connection(asyncio.Protocol):
         self._transport.pause_reading()
 
     def disconnect(self) -> None:
-        """Send what is safe and a goodbye, then close; the broker keeps the session."""
-        if not self._transport.is_closing():
-            self._flush()
-            self._transport.write(packets.encode_disconnect())
-            self._transport.close()
+        """Send what is safe and a goodbye; the broker closes, and keeps the session.
+
+        A socket that is closed over unread bytes is reset, and the broker then forgets receipts that it
+        has not read yet: so what it still sends is read, and dropped, until it closes.
+        """
+        if self._ending or self._transport.is_closing():
+            return
+        self._flush()
+        self._ending = True
+        if self._ping is not None:
+            self._ping.cancel()
+        self._transport.write(packets.encode_disconnect())
+        if self._transport.can_write_eof():
+            self._transport.write_eof()
+        self._transport.resume_reading()
+        self._loop.call_later(GOODBYE_S, self._transport.abort)
 
     def close(self, fault: IngestError) -> None:
         """Cut the connection for a reason, which `closed` will give."""
@@ -203,6 +217,8 @@ class Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Called by the loop."""
         self._silent = False
+        if self._ending:
+            return
         try:
             for packet in self._parser.feed(data):
                 self._handle(packet)
@@ -245,7 +261,7 @@ class Connection(asyncio.Protocol):
     def _flush(self) -> None:
         self._flushing = False
         safe = self._window.release()
-        if self._transport.is_closing():
+        if self._ending or self._transport.is_closing():
             return
         acks = b"".join(packets.encode_puback(packet_id) for packet_id in safe if packet_id)
         if acks:

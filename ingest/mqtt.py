@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import Final, Self
 
 from ingest import packets
-from ingest.connection import Connection, OnMessage, Receipt
+from ingest.connection import GOODBYE_S, Connection, OnMessage, Receipt
 from ingest.errors import ConnectionLost, ConnectionRefused, ProtocolError, SessionTakenOver
 from ingest.packets import Level, Publish
 from ingest.settings import Broker
@@ -84,7 +84,7 @@ class Client:
         connection = self._connection
         if connection is not None:
             connection.disconnect()
-            await asyncio.wait((connection.closed,), timeout=1)
+            await asyncio.wait((connection.closed,), timeout=GOODBYE_S + 1)
         self._task.cancel()
         await asyncio.wait((self._task,))
 

@@ -19,6 +19,7 @@ class Wire(asyncio.Transport):
         self.written = b""
         self.reading = True
         self.open = True
+        self.ended = False
         self.connection = None
 
     def write(self, data):
@@ -33,6 +34,12 @@ class Wire(asyncio.Transport):
 
     def resume_reading(self):
         self.reading = True
+
+    def can_write_eof(self):
+        return True
+
+    def write_eof(self):
+        self.ended = True
 
     def is_closing(self):
         return not self.open
@@ -136,8 +143,43 @@ def test_a_held_connection_reads_no_more_but_acknowledges():
             receipt.ack()
         connection.disconnect()
         assert wire.take() == acks(1, 2) + packets.encode_disconnect()
-        assert not wire.reading
+        assert wire.ended
+
+    asyncio.run(play())
+
+
+def test_after_the_goodbye_everything_is_read_and_dropped():
+    """A socket closed over unread bytes is reset, and the broker may lose our last receipts."""
+
+    async def play():
+        connection, wire, given = wired(4, window=2)
+        connection.data_received(message(1) + message(2))
+        connection.hold()
+        given[0][1].ack()
+        connection.disconnect()
+        assert wire.take() == acks(1) + packets.encode_disconnect()
+        assert (wire.reading, wire.open) == (True, True)
+        connection.data_received(message(3))
+        given[1][1].ack()
+        connection.disconnect()
+        await turn()
+        assert (len(given), wire.take()) == (2, b"")
+        wire.close()
         await asyncio.wait_for(connection.closed, 5)
+
+    asyncio.run(play())
+
+
+def test_a_broker_that_does_not_close_is_left(monkeypatch):
+    """It has had the goodbye, and some time."""
+    monkeypatch.setattr("ingest.connection.GOODBYE_S", 0.01)
+
+    async def play():
+        connection, wire, _ = wired(4)
+        connection.disconnect()
+        assert wire.open
+        await asyncio.wait_for(connection.closed, 5)
+        assert not wire.open
 
     asyncio.run(play())
 
