@@ -132,13 +132,16 @@ class Takeover:
     async def examine(self, ticket: Ticket) -> None:
         """Somebody else wrote to our changelogs: see who. Raises `FormerOwner` when it is us."""
         tails: dict[Place, Tail] = {}
+        parts = dict(self._owner.parts)
         for place, start, _ in ticket.foreign:
-            owned = self._owner.parts[place[1]]
+            owned = parts[place[1]]
             first = min(start, tails[place].end) if place in tails else start
             tails[place] = Tail(first, epoch=owned.epoch, floor=owned.epoch)
         await self._restoring.read(tails, lambda: True)
         for place, tail in tails.items():
-            owned = self._owner.parts[place[1]]
+            owned = parts[place[1]]
+            if self._owner.parts.get(place[1]) is not owned:
+                continue  # a rebalance took it away meanwhile
             if tail.epoch > owned.epoch:
                 raise FormerOwner(
                     f"partition {place[1]} of {place[0]} has epoch {tail.epoch}, ours is {owned.epoch}:"

@@ -7,14 +7,14 @@ What is left of the view is making its rows; the difference to `cartwin` is what
 
 import asyncio
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from twin.kit import logs
 from twin.packed import Packed
 from twin.settings import WorkerSettings
 from twin.view import Shown, View
-from twin.wire.records import Command, Reply
+from twin.wire.records import Command
 from twin.worker import run
 
 
@@ -35,9 +35,6 @@ class NoView(View):
 
     async def write(self, shown: Shown) -> None:
         """Nobody looks."""
-
-    async def reply(self, epochs: Mapping[int, int], replies: Sequence[Reply]) -> None:
-        """Nobody asks."""
 
     async def run(self, durable: Callable[[], Any]) -> None:
         """Nothing is pending."""
