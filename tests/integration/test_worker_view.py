@@ -14,7 +14,16 @@ import redis
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.redis_view import DEADLINE_S, PARTITIONS, Owner, check_index, command, place, twin
+from tests.redis_view import (
+    DEADLINE_S,
+    PARTITIONS,
+    Owner,
+    check_index,
+    command,
+    durable,
+    place,
+    twin,
+)
 from twin.local.ports import PortPicker
 from twin.local.redis import server_command
 from twin.packed import pack
@@ -694,3 +703,30 @@ def test_restart_with_an_old_snapshot_is_noticed(own_redis):
     asyncio.run(run())
     with redis.from_url(own_redis.url) as store:
         check_index(store, {"a": twin("a", 2, fleet="munich"), "b": twin("b", 2)})
+
+
+def test_what_is_shown_ends_with_the_ownership(url, store):
+    """A partition that is released between two transactions gets nothing more: nobody would fence it."""
+    many = [twin(f"car-{n}") for n in range(1000)]
+
+    async def run():
+        async with Owner(url) as owner:
+            owner.hold(*many)
+            await owner.claim()
+            link = owner.view._link
+            transact, sent = link._transact, []
+
+            async def released_behind_the_first(commands, count):
+                done = await transact(commands, count)
+                sent.append(count)
+                owner.view.release(range(PARTITIONS))
+                return done
+
+            link._transact = released_behind_the_first
+            part = owner.view._parts[0]
+            with pytest.raises(FormerOwner):
+                await owner.view._show_twins(0, part, durable)
+            assert len(sent) == 1
+
+    asyncio.run(run())
+    assert 0 < len(store.keys("twin:*")) < 500

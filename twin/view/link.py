@@ -103,13 +103,22 @@ class Link:
             self._epochs.pop(partition, None)
         self._watching = False
 
-    async def transact(self, commands: Sequence[bytes], count: int) -> list[Any]:
-        """Carry out `count` packed commands, in any pieces, at once. Raises `FormerOwner`, `ViewLost`."""
+    async def transact(
+        self, commands: Sequence[bytes], count: int, epochs: Mapping[int, int]
+    ) -> list[Any]:
+        """Carry out `count` packed commands, in any pieces, at once, as the owner under `epochs`.
+
+        Raises `FormerOwner`, also when a partition of them was released: what is watched is only what
+        is owned. Raises `ViewLost`.
+        """
 
         async def step() -> list[Any]:
             done: list[Any] | None = None
             while done is None:
                 await self._ready()
+                released = [p for p, epoch in epochs.items() if not self.owns(p, epoch)]
+                if released:
+                    raise FormerOwner(f"partitions {released} are not this worker's any more")
                 done = await self._transact(commands, count)
             return done
 

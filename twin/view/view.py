@@ -156,7 +156,7 @@ class View:
             try:
                 pack(packing)
                 for transaction in packing.transactions():
-                    await self._link.transact(*transaction)
+                    await self._link.transact(*transaction, epochs)
             except ViewLost as lost:
                 await self._begin_again(lost)
             except FormerOwner:
