@@ -58,6 +58,14 @@ _ANSWER_S: Final = 10.0
 _HEAD: Final = re.compile(rb'\{"epoch":([0-9]{1,15})[,}]')
 _KEY: Final = re.compile(r"[A-Za-z0-9._-]{1,64}(/[A-Za-z0-9._-]{1,91})?", re.ASCII)
 """Vehicle, or vehicle/command."""
+_HOPELESS: Final = frozenset(
+    {
+        KafkaError.UNKNOWN_TOPIC_OR_PART,
+        KafkaError.TOPIC_AUTHORIZATION_FAILED,
+        KafkaError._FATAL,
+    }
+)
+"""Errors that waiting does not heal."""
 NO_HEADERS: Final[Mapping[str, bytes]] = MappingProxyType({})
 
 Place = tuple[str, int]
@@ -174,7 +182,7 @@ class Reader:
                     elif error.code() == KafkaError._PARTITION_EOF:
                         tails[place].end = max(tails[place].end, message.offset() or 0)
                         left.discard(place)
-                    elif error.code() in (KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._FATAL):
+                    elif error.code() in _HOPELESS:
                         raise ChangelogUnreadable(f"{place[0]} partition {place[1]}: {error.str()}")
                     else:
                         log.warning("changelog waits for Kafka", error=error.str())

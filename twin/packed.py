@@ -13,6 +13,7 @@ The document ends with `reported`: so all that is fixed is one piece, between th
 
 import re
 import struct
+from contextlib import suppress
 from dataclasses import replace
 from functools import lru_cache
 from typing import Any, Final, NamedTuple, cast
@@ -249,7 +250,11 @@ def load(data: bytes) -> tuple[Packed, Twin]:
     Raises `Malformed` when the bytes are no document.
     """
     try:
-        return _load(data) or _load_any(data)
+        with suppress(orjson.JSONDecodeError):
+            usual = _load(data)
+            if usual is not None:
+                return usual
+        return _load_any(data)
     except (ValueError, LookupError, TypeError, AttributeError, struct.error) as error:
         raise Malformed(f"not a twin's document: {error!r:.120}") from error
 

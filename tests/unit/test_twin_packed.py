@@ -116,6 +116,17 @@ def test_a_document_is_loaded_whatever_its_names():
     assert packed.load(document.dump(world.twin))[0].dump(CAR) == shown
 
 
+def test_the_signals_are_not_looked_for_in_the_configuration():
+    """In a document whose signals are not the last part, as others may write it."""
+    world = living()
+    like_signals = {"reported": {"speed": {"v": 9, "t": 1, "n": 1, "s": 1, "o": 1}}}
+    world.reported(1, 1, {"a": 1, **like_signals})
+    plain = orjson.loads(document.dump(world.twin))
+    turned = {name: plain[name] for name in reversed(plain) if name != "config"}
+    rest, _ = packed.load(orjson.dumps({**turned, "config": plain["config"]}))
+    assert rest.unpack(CAR) == world.twin
+
+
 def test_repeated_names_in_a_document_break_nothing():
     """A parser takes the last of them; what is kept is what was parsed."""
     shown = rest_of(living()).dump(CAR)

@@ -1,10 +1,23 @@
 """What is read back from a changelog: epochs, the newest of each key, late writes, outboxes."""
 
+from types import SimpleNamespace
+
 import orjson
 import pytest
+from confluent_kafka import KafkaError
 
 from tests.worker_fakes import Message
-from twin.changelog import EPOCH, FENCE, OUTBOX, Tail, _take, epoch_of
+from twin.changelog import (
+    EPOCH,
+    FENCE,
+    OUTBOX,
+    ChangelogUnreadable,
+    Reader,
+    Tail,
+    _take,
+    epoch_of,
+)
+from twin.wire import topics
 
 PLACE = ("twins", 0)
 
@@ -132,3 +145,19 @@ def test_headers_without_a_value_are_absent():
     """Kafka allows them."""
     tail = read(Tail(), ("a", 1, 1, (OUTBOX, None), ("x", None)))
     assert (tail.newest["a"].headers, tail.outboxes) == ({}, [])
+
+
+@pytest.mark.parametrize(
+    "code", [KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError.TOPIC_AUTHORIZATION_FAILED]
+)
+def test_an_error_that_waiting_does_not_heal_ends_the_reading(monkeypatch, code):
+    """A worker that may not read a changelog says so, instead of standing still."""
+    refused = SimpleNamespace(
+        topic=lambda: topics.TWINS, partition=lambda: 3, error=lambda: KafkaError(code)
+    )
+    client = SimpleNamespace(
+        assign=lambda _: None, unassign=lambda: None, consume=lambda *_: [refused]
+    )
+    monkeypatch.setattr("twin.changelog.kafka.consumer", lambda *_, **__: client)
+    with pytest.raises(ChangelogUnreadable, match="twins partition 3"):
+        Reader("kafka:1").read({(topics.TWINS, 3): Tail()}, lambda: True)
