@@ -21,7 +21,17 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Final
 
-from twin.changelog import CHANGELOGS, FENCE, Kept, Place, Reader, Tail, tombstone
+from twin.changelog import (
+    CHANGELOGS,
+    FENCE,
+    MAX_EPOCH,
+    ChangelogUnreadable,
+    Kept,
+    Place,
+    Reader,
+    Tail,
+    tombstone,
+)
 from twin.copy import Copy
 from twin.delivery import Ticket, Writer
 from twin.kit import logs
@@ -132,6 +142,13 @@ class Restoring:
         epochs = {
             p: max(now_s, *(tails[topic, p].epoch + 1 for topic in CHANGELOGS)) for p in committed
         }
+        for partition, epoch in epochs.items():
+            if epoch >= MAX_EPOCH:
+                # Under it our own records would count as a stranger's when they are read again.
+                raise ChangelogUnreadable(
+                    f"partition {partition} of {' or '.join(CHANGELOGS)} has epoch {epoch - 1}, which"
+                    " no owner wrote and none can follow"
+                )
         await self._fence(epochs)
         if not await self.read(tails, wanted):
             return False

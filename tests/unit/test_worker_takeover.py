@@ -25,7 +25,15 @@ from tests.worker_fakes import (
 )
 from twin import document
 from twin.app import INPUTS
-from twin.changelog import CHANGELOGS, EPOCH, FENCE, OUTBOX, Tail
+from twin.changelog import (
+    CHANGELOGS,
+    EPOCH,
+    FENCE,
+    MAX_EPOCH,
+    OUTBOX,
+    ChangelogUnreadable,
+    Tail,
+)
 from twin.copy import Copy
 from twin.delivery import Ticket
 from twin.restoring import GROUP
@@ -390,6 +398,19 @@ def test_what_the_copy_has_is_not_written_to_it_again(kafka, store, tmp_path):
         assert written == [found[0]]
         assert [list(again.owner.parts[p].twins) for p in range(PARTITIONS)] == [[c] for c in found]
         copy.close()
+
+    run(test)
+
+
+def test_an_epoch_that_none_can_follow_is_not_followed(kafka, store):
+    """Whatever an owner wrote under the next one would count as a stranger's at the next restart."""
+
+    async def test():
+        worker = Worker(kafka, store)
+        kafka.append(PLACE, FENCE, None, [(EPOCH, b"%d" % (MAX_EPOCH - 1))])
+        with pytest.raises(ChangelogUnreadable, match="none can follow"):
+            await worker.restore()
+        assert worker.owner.parts == {}
 
     run(test)
 
