@@ -30,7 +30,6 @@ from twin.owned import Owned
 from twin.view import Row, Shown, View, row
 from twin.wire import codec, rejected, topics
 from twin.wire.errors import WireError
-from twin.wire.partition import partition_of
 
 log = logs.get(__name__)
 
@@ -53,7 +52,6 @@ class Owner:
         self._view = view
         self._copy = copy
         self._context = context
-        self._partitions = partitions
         self._decider = Decider(self.parts, context, partitions)
         self._on_foreign = on_foreign
         self._on_fault = on_fault
@@ -244,10 +242,6 @@ class Owner:
         if packed is None:
             return None
         return due_of(packed.unpack(vehicle_id), owned.book, of, ref, self._context)
-
-    def partition_of(self, vehicle_id: str) -> int:
-        """The partition of a vehicle, in every topic about vehicles."""
-        return partition_of(vehicle_id.encode(), self._partitions)
 
     def _reject(self, message: Any, error: WireError, ticket: Ticket) -> None:
         key, value, headers = rejected.record(

@@ -20,10 +20,11 @@ from typing import Any, Final, NamedTuple, cast
 
 import orjson
 
+from twin import document
 from twin.document import column, text_of
 from twin.reported import Group, Reported, without
-from twin.wire import topics
-from twin.wire.columnar import Column, document, origin
+from twin.wire import columnar, topics
+from twin.wire.columnar import Column, origin
 from twin.wire.errors import Malformed
 from twin.wire.records import Twin
 from twin.wire.telemetry import Sample, shared_names
@@ -209,7 +210,7 @@ class Packed:
 
     def dump(self, vehicle_id: str) -> bytes:
         """The document as it is stored and shown."""
-        return document(*self.write(vehicle_id))
+        return columnar.document(*self.write(vehicle_id))
 
     def unpack(self, vehicle_id: str) -> Twin:
         """The twin, for `apply`. This stays as it is."""
@@ -245,7 +246,7 @@ def pack(twin: Twin) -> Packed:
 
 
 def load(data: bytes) -> tuple[Packed, Twin]:
-    """The twin behind `dump`'s bytes, and its fields as they were parsed, without `reported`.
+    """The twin behind `dump`'s bytes, and its fields; `reported` may not be among them.
 
     Raises `Malformed` when the bytes are no document.
     """
@@ -254,15 +255,10 @@ def load(data: bytes) -> tuple[Packed, Twin]:
             usual = _load(data)
             if usual is not None:
                 return usual
-        return _load_any(data)
+        twin = document.load(data)
+        return pack(twin), twin
     except (ValueError, LookupError, TypeError, AttributeError, struct.error) as error:
         raise Malformed(f"not a twin's document: {error!r:.120}") from error
-
-
-def _load_any(data: bytes) -> tuple[Packed, Twin]:
-    fields = orjson.loads(data)
-    reported = Reported.of(fields.pop("reported"))
-    return pack(cast(Twin, {**fields, "reported": reported})), fields
 
 
 def _load(data: bytes) -> tuple[Packed, Twin] | None:

@@ -61,14 +61,14 @@ class Part:
         """Write a twin, unless a newer state of it is shown already."""
         last = self.last.get(vehicle_id)
         if last is None:
-            standing, end = _shared(row.standing)
-            self.last[vehicle_id] = Last(row.version, standing, end, _scores(row))
+            end = _ending(row.standing)
+            self.last[vehicle_id] = Last(row.version, row.standing, end, _scores(row))
             packing.full(vehicle_id, row)
         elif row.version < last.version:
             return
         elif row.standing != last.standing:
             last.version = row.version
-            last.standing, last.ending = _shared(row.standing)
+            last.standing, last.ending = row.standing, _ending(row.standing)
             last.numbers = _scores(row)
             packing.full(vehicle_id, row)
         else:
@@ -94,6 +94,6 @@ def _scores(row: Row) -> "array[float]":
 
 
 @lru_cache(maxsize=4096)
-def _shared(standing: Standing) -> tuple[Standing, bytes]:
+def _ending(standing: Standing) -> bytes:
     """One object for the many twins that stand alike."""
-    return standing, ending(standing)
+    return ending(standing)
