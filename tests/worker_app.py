@@ -180,11 +180,11 @@ def _outputs_and_view(hooks: Hooks) -> None:
             hooks.stop()
             held.pop()()
 
-    async def transact_half(self: Any, commands: Any, count: int) -> Any:
+    async def transact_half(self: Any, commands: Any, count: int, epochs: Any) -> Any:
         if cut and any(b"PUBLISH" in piece for piece in commands):
             cut.clear()
             hooks.stop()
-        return await transact(self, commands, count)
+        return await transact(self, commands, count, epochs)
 
     Writer.send = count_down  # type: ignore[method-assign]
     Owner._write_outputs = write_outputs  # type: ignore[method-assign]
