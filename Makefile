@@ -11,7 +11,7 @@ help: ## this list
 
 install: $(VENV)/installed ## a virtual environment with everything that requirements.lock pins
 
-$(VENV)/installed: requirements.lock pyproject.toml scripts/install.sh
+$(VENV)/installed: requirements.lock pyproject.toml scripts/install.sh $(wildcard twin/native/*.p*)
 	PYTHON=$(PYTHON) sh scripts/install.sh $(VENV)
 	@touch $@
 
@@ -43,4 +43,4 @@ lock: install ## pin the newest versions that pyproject.toml allows
 	  --generate-hashes --no-header --upgrade -o requirements.lock
 
 clean: ## remove what was built and what demos left
-	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .cartwin-demo .cartwin-bench
+	rm -rf $(VENV) build dist twin/native/*.c twin/native/*.so .mypy_cache .ruff_cache .pytest_cache .hypothesis .cartwin-demo .cartwin-bench

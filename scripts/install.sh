@@ -18,6 +18,23 @@ if ! "$python" -c 'import ensurepip' 2>/dev/null; then
   echo "Python's venv module is missing: apt-get install python3.11-venv" >&2
   exit 1
 fi
+# The hot path is C. A compiler and Python's headers are all that its build needs.
+header=$("$python" -c 'import sysconfig; print(sysconfig.get_paths()["include"] + "/Python.h")')
+missing=
+command -v cc >/dev/null 2>&1 || missing="gcc libc6-dev"
+[ -e "$header" ] || missing="$missing python3.11-dev"
+if [ -n "$missing" ]; then
+  if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then
+    apt-get update -qq
+    # A list, one word a package.
+    # shellcheck disable=SC2086
+    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $missing >/dev/null
+  else
+    echo "A C compiler or Python's headers are missing, and only root may install them here:" \
+      "apt-get install $missing" >&2
+    exit 1
+  fi
+fi
 [ -x "$venv/bin/python" ] || "$python" -m venv "$venv"
 echo "installing what requirements.lock pins into $venv (about a minute)"
 "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock

@@ -27,7 +27,8 @@ from twin.effects import DeadlineOf
 from twin.kit import logs, metrics
 from twin.outbox import Output
 from twin.owned import Owned
-from twin.view import Row, Shown, View, row
+from twin.packed import Row, unpack
+from twin.view import Shown, View, row
 from twin.wire import codec, rejected, topics
 from twin.wire.errors import WireError
 
@@ -241,7 +242,7 @@ class Owner:
         packed = owned.twins.get(vehicle_id)
         if packed is None:
             return None
-        return due_of(packed.unpack(vehicle_id), owned.book, of, ref, self._context)
+        return due_of(unpack(packed, vehicle_id), owned.book, of, ref, self._context)
 
     def _reject(self, message: Any, error: WireError, ticket: Ticket) -> None:
         key, value, headers = rejected.record(

@@ -25,7 +25,7 @@ from twin.effects import Effects
 from twin.kit import metrics
 from twin.outbox import MAX_BYTES, Outbox, Output
 from twin.owned import Grave, Owned
-from twin.packed import pack
+from twin.packed import DUPLICATE, NEW, REPEATED, pack, unpack
 from twin.wire import codec, topics
 from twin.wire.errors import Misaddressed, WireError
 from twin.wire.partition import partition_of
@@ -55,7 +55,7 @@ class Batch:
     rejected: list[tuple[Any, WireError]] = field(default_factory=list)
     event_times: list[int] = field(default_factory=list)
     observed: int = 0
-    """Records that were plain new telemetry."""
+    """Records of telemetry that the twin took as it rests."""
     late: int = 0
     duplicates: int = 0
     documents: dict[str, bytes | None] = field(default_factory=dict)
@@ -111,17 +111,22 @@ class Decider:
             return self._apply(batch, owned, None, record, message, at)
         if type(record) is Sample:
             offset = message.offset
-            newer = packed.observe(record, owned.partition, offset, at)
-            if newer:
-                batch.owners[vehicle_id] = owned
-                batch.observed += 1
-                if not offset % _AGES:
-                    batch.event_times.append(record.event_time)
-                return None
-            if newer is not None:
+            seen = packed.observe(record, owned.partition, offset, at)
+            if seen == REPEATED:
                 batch.counts[metrics.TWIN_REPEATED, topics.TELEMETRY] += 1
                 return None
-        return self._apply(batch, owned, packed.unpack(vehicle_id), record, message, at)
+            if seen is not None:
+                batch.owners[vehicle_id] = owned
+                batch.observed += 1
+                if seen == NEW:
+                    if not offset % _AGES:
+                        batch.event_times.append(record.event_time)
+                else:
+                    batch.late += len(record.names)
+                    batch.duplicates += seen == DUPLICATE
+                    batch.counts[metrics.TWIN_OUTDATED, topics.TELEMETRY] += 1
+                return None
+        return self._apply(batch, owned, unpack(packed, vehicle_id), record, message, at)
 
     def _apply(
         self,

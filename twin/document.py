@@ -2,21 +2,19 @@
 
     Twin -> dump -> {"vehicle_id": .., "reported": {signal: {v, t, n, s, o[, q]}}, ..} -> load -> Twin
 
-No entry is made for a signal (`wire.columnar`). The worker keeps its twins in another form,
-`twin.packed`, which makes the same JSON.
+The worker keeps its twins in another form, `twin.packed`, which makes the same document.
 """
 
 import orjson
 
-from twin.reported import Group, Reported
-from twin.wire.columnar import Column, members, origin
+from twin.reported import Reported
 from twin.wire.errors import Malformed
-from twin.wire.records import Twin
+from twin.wire.records import SignalValue, Twin
 
 
 def dump(twin: Twin) -> bytes:
     """The document as it is stored and shown. Its numbers must be finite."""
-    return orjson.dumps(twin, default=_fragment)
+    return orjson.dumps(twin, default=_plain)
 
 
 def load(data: bytes) -> Twin:
@@ -24,24 +22,12 @@ def load(data: bytes) -> Twin:
     try:
         twin: Twin = orjson.loads(data)
         twin["reported"] = Reported.of(twin["reported"])
-    except (orjson.JSONDecodeError, LookupError, TypeError, AttributeError) as error:
+    except (orjson.JSONDecodeError, LookupError, TypeError, AttributeError, OverflowError) as error:
         raise Malformed(f"not a twin's document: {error!r:.120}") from error
     return twin
 
 
-def column(group: Group) -> Column:
-    """A group as it is written."""
-    if group.suspect:
-        return Column((), orjson.dumps(dict(Reported([group])))[1:-1], b"")
-    return Column(group.names, text_of(group.values), origin(group.t, group.n, group.s, group.o))
-
-
-def text_of(values: tuple[float, ...]) -> bytes:
-    """Values as JSON, joined by commas."""
-    return orjson.dumps(values)[1:-1]
-
-
-def _fragment(value: object) -> orjson.Fragment:
+def _plain(value: object) -> dict[str, SignalValue]:
     if not isinstance(value, Reported):
         raise TypeError(f"{type(value).__name__} is no part of a document")
-    return orjson.Fragment(b"{%b}" % members(map(column, value.groups)))
+    return dict(value)

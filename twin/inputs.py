@@ -13,10 +13,11 @@ from typing import Any, Final, cast
 
 from twin.effects import DeadlineOf
 from twin.fields import DEADLINE, FIELDS, check
+from twin.native.telemetry import id_of_key
 from twin.wire import topics
 from twin.wire.codec import decode_sample, parse_object
 from twin.wire.errors import Malformed, Misaddressed
-from twin.wire.ids import check_vehicle_id, vehicle_of
+from twin.wire.ids import RESERVED, check_vehicle_id, vehicle_of
 from twin.wire.records import (
     Delivery,
     Outcome,
@@ -121,6 +122,9 @@ def read(topic: str, key: bytes | None, value: bytes | None) -> Input:
 
 
 def _vehicle_of_key(key: bytes | None) -> str:
+    vehicle_id = None if key is None else id_of_key(key)
+    if vehicle_id is not None and vehicle_id not in RESERVED:
+        return vehicle_id
     try:
         return check_vehicle_id(None if key is None else key.decode("ascii"))
     except UnicodeDecodeError:

@@ -12,49 +12,48 @@ The document ends with `reported`: so all that is fixed is one piece, between th
 """
 
 import re
-import struct
 from contextlib import suppress
-from dataclasses import replace
 from functools import lru_cache
 from typing import Any, Final, NamedTuple, cast
 
 import orjson
 
 from twin import document
-from twin.document import column, text_of
-from twin.reported import Group, Reported, without
-from twin.wire import columnar, topics
-from twin.wire.columnar import Column, origin
+from twin.native.rest import DUPLICATE, LATE, NEW, REPEATED, STALE, UNHEARD, Group, Packed, Row
+from twin.reported import Reported
+from twin.wire import topics
 from twin.wire.errors import Malformed
-from twin.wire.records import Twin
-from twin.wire.telemetry import Sample, shared_names
+from twin.wire.records import Counts, Twin
+from twin.wire.telemetry import shared_names
 
-_NUMBERS: Final = struct.Struct("<12q")
-"""epoch, created_at, revision, updated_at | seen, session of the presence | partition, offset of the
-telemetry applied last | t, n, s, o of the newest group. `_NONE` where there is none."""
-_STANDING: Final = struct.Struct("<8q")
-_GROUP: Final = struct.Struct("<4q")
-_GROUP_AT: Final = _STANDING.size
-_VERSION: Final = struct.Struct("<3q")
-_NUMBER: Final = struct.Struct("<q")
-_SEEN_AT: Final = 4 * _NUMBER.size
+__all__ = [
+    "DUPLICATE",
+    "LATE",
+    "NEW",
+    "REPEATED",
+    "Packed",
+    "Row",
+    "Standing",
+    "Version",
+    "load",
+    "pack",
+    "unpack",
+]
+
 _NONE: Final = -1
-_NO_GROUP: Final = Group((), (), _NONE, _NONE, _NONE, _NONE)
-_UNHEARD: Final = -1
-"""A `session` whose telemetry does not say that the car was heard: of a presence without `seen`."""
-_STALE: Final = -2
-"""Telemetry may end this presence, so it is not plain."""
-
 _MOVING: Final = {
     "epoch",
     "vehicle_id",
     "revision",
     "updated_at",
     "applied",
+    "counts",
     "presence",
     "reported",
 }
 """What is not in the text, or not as it is in the document."""
+_NUMBERS: Final = {int, float, type(None)}
+"""What JSON makes of a signal's value; null is a number that JSON has not."""
 _PRESENCE: Final = b'"presence":{'
 _SIGNALS: Final = b',"reported":{'
 _ORIGIN: Final = re.compile(rb',"t":(-?\d+),"n":(-?\d+),"s":(-?\d+),"o":(-?\d+)}').search
@@ -76,162 +75,28 @@ class Standing(NamedTuple):
     alarm_since: int
 
 
-class Packed:
-    """One twin. `observe` and `written_by` change it; after anything else it is packed anew."""
-
-    __slots__ = ("applied", "more", "names", "numbers", "standing", "text", "values")
-
-    def __init__(
-        self, numbers: bytes, applied: bytes, text: bytes, groups: list[Group], standing: Standing
-    ) -> None:
-        self.numbers = numbers
-        self.applied = applied
-        """What was applied of other topics, as members of JSON, each with a comma in front."""
-        self.text = text
-        """Of the document what is between `presence.seen` and the members of `reported`."""
-        self.names: tuple[str, ...] | None = None
-        self.values: tuple[float, ...] | bytes = b""
-        """Those of `names`; JSON as soon as they were dumped."""
-        if groups and not groups[-1].suspect:
-            *groups, newest = groups
-            self.names, self.values = newest.names, text_of(newest.values)
-        self.more = tuple(groups)
-        self.standing = standing
-
-    @property
-    def version(self) -> Version:
-        return cast(Version, _VERSION.unpack_from(self.numbers))
-
-    @property
-    def seen(self) -> int | None:
-        """When the car was heard last (ms)."""
-        (seen,) = _NUMBER.unpack_from(self.numbers, _SEEN_AT)
-        return seen if seen >= 0 else None
-
-    def written_by(self, epoch: int) -> None:
-        """It is this owner's state from now on (law 5)."""
-        number = _NUMBER.pack(epoch)
-        if not self.numbers.startswith(number):
-            self.numbers = number + self.numbers[_NUMBER.size :]
-
-    def observe(self, sample: Sample, partition: int, offset: int, at: int) -> bool | None:
-        """Take telemetry that is all newer: True. False: it was applied before (law 2).
-
-        None: it asks for more than new values, so `apply` must decide; nothing is changed.
-        """
-        (
-            epoch, created, revision, _, seen, session, where, last, t, n, s, o
-        ) = _NUMBERS.unpack(self.numbers)  # fmt: skip
-        if last >= offset and where == partition:
-            return False
-        if session == _STALE or sample.suspect or not sample.names:
-            return None
-        order = time, of, sequence = sample.event_time, sample.session, sample.sequence
-        names = sample.names
-        if self.names is names:
-            # All of its signals are here, so one comparison decides for all (law 1).
-            if time <= t and order <= (t, n, s):
-                return None
-            t, n, s, o = time, of, sequence, offset
-            self.values = sample.values
-        elif group := self._group_of(names):
-            if order <= (group.t, group.n, group.s):
-                return None
-            group.values, group.suspect = sample.values, ()
-            group.t, group.n, group.s, group.o = time, of, sequence, offset
-        elif order > (t, n, s) and all((one.t, one.n, one.s) < order for one in self.more):
-            self.more = tuple(without(self.groups(), names))
-            self.names, self.values = names, sample.values
-            t, n, s, o = time, of, sequence, offset
-        else:
-            return None
-        if at > seen and session != _UNHEARD and of in (0, session):
-            seen = at
-        self.numbers = _NUMBERS.pack(
-            epoch, created, revision + 1, at, seen, session, partition, offset, t, n, s, o
-        )
-        return True
-
-    def _group_of(self, names: tuple[str, ...]) -> Group | None:
-        """Of a car whose records carry other signals in turn."""
-        for group in self.more:
-            if group.names is names:
-                return group
-        return None
-
-    def groups(self) -> list[Group]:
-        """What came in the same record; that of `names` is the last."""
-        groups = list(self.more)
-        if self.names is not None:
-            groups.append(
-                Group(*self.values_of()[-1], *_GROUP.unpack_from(self.numbers, _GROUP_AT))
-            )
-        return groups
-
-    def values_of(self) -> list[tuple[tuple[str, ...], tuple[float, ...]]]:
-        """Names and values of the signals, in parts; those of `names` are the last."""
-        found = [(group.names, group.values) for group in self.more]
-        if self.names is not None:
-            values = self.values
-            if not isinstance(values, tuple):
-                values = tuple(orjson.loads(b"[%b]" % values))
-            found.append((self.names, values))
-        return found
-
-    def write(self, vehicle_id: str) -> tuple[bytes, list[Column]]:
-        """The document up to its signals, and these (`wire.columnar`)."""
-        columns = [column(group) for group in self.more]
-        if self.names is not None:
-            values = self.values
-            if isinstance(values, tuple):
-                values = self.values = text_of(values)
-            came = origin(*_GROUP.unpack_from(self.numbers, _GROUP_AT))
-            columns.append(Column(self.names, values, came))
-        return self.beginning(vehicle_id) + self.text, columns
-
-    def beginning(self, vehicle_id: str) -> bytes:
-        """Of the document what is in front of `text`."""
-        (
-            epoch, _, revision, updated, seen, _, partition, offset
-        ) = _STANDING.unpack_from(self.numbers)  # fmt: skip
-        telemetry = b'"telemetry":[%d,%d]' % (partition, offset)
-        return (
-            b'{"epoch":%d,"vehicle_id":"%b","revision":%d,"updated_at":%d,"applied":{%b},'
-            b'"presence":{%b'
-            % (
-                epoch,
-                vehicle_id.encode(),
-                revision,
-                updated,
-                telemetry + self.applied if offset >= 0 else self.applied[1:],
-                b'"seen":%d,' % seen if seen >= 0 else b"",
-            )
-        )
-
-    def dump(self, vehicle_id: str) -> bytes:
-        """The document as it is stored and shown."""
-        return columnar.document(*self.write(vehicle_id))
-
-    def unpack(self, vehicle_id: str) -> Twin:
-        """The twin, for `apply`. This stays as it is."""
-        (
-            epoch, _, revision, updated, seen, _, partition, offset
-        ) = _STANDING.unpack_from(self.numbers)  # fmt: skip
-        twin = orjson.loads(b'{"presence":{%b}}' % self.text)
-        applied = orjson.loads(b"{%b}" % self.applied[1:])
-        if offset >= 0:
-            applied[topics.TELEMETRY] = [partition, offset]
-        if seen >= 0:
-            twin["presence"]["seen"] = seen
-        twin["reported"] = Reported([replace(group) for group in self.groups()])
-        twin.update(
-            epoch=epoch,
-            vehicle_id=vehicle_id,
-            revision=revision,
-            updated_at=updated,
-            applied=applied,
-        )
-        return cast(Twin, twin)
+def unpack(packed: Packed, vehicle_id: str) -> Twin:
+    """The twin, for `apply`. What is packed stays as it is."""
+    (
+        epoch, _, revision, updated, seen, _, partition, offset, late, duplicates
+    ) = packed.numbers  # fmt: skip
+    twin = orjson.loads(b'{"presence":{%b}}' % packed.text)
+    applied = orjson.loads(b"{%b}" % packed.applied[1:])
+    if offset >= 0:
+        applied[topics.TELEMETRY] = [partition, offset]
+    if seen >= 0:
+        twin["presence"]["seen"] = seen
+    if late >= 0:
+        twin["counts"] = Counts(late=late, duplicates=duplicates)
+    twin["reported"] = Reported([group.copy() for group in packed.groups()])
+    twin.update(
+        epoch=epoch,
+        vehicle_id=vehicle_id,
+        revision=revision,
+        updated_at=updated,
+        applied=applied,
+    )
+    return cast(Twin, twin)
 
 
 def pack(twin: Twin) -> Packed:
@@ -240,9 +105,7 @@ def pack(twin: Twin) -> Packed:
     presence.pop("seen", None)
     fixed = {name: part for name, part in twin.items() if name not in _MOVING}
     text = orjson.dumps({"presence": presence, **fixed})[1 + len(_PRESENCE) : -1] + _SIGNALS
-    return _packed(
-        twin, text, [replace(group) for group in cast(Reported, twin["reported"]).groups]
-    )
+    return _packed(twin, text, [group.copy() for group in cast(Reported, twin["reported"]).groups])
 
 
 def load(data: bytes) -> tuple[Packed, Twin]:
@@ -256,8 +119,11 @@ def load(data: bytes) -> tuple[Packed, Twin]:
             if usual is not None:
                 return usual
         twin = document.load(data)
+        groups = cast(Reported, twin["reported"]).groups
+        if not {type(value) for group in groups for value in group.values} <= _NUMBERS:
+            raise TypeError("a signal is no number")
         return pack(twin), twin
-    except (ValueError, LookupError, TypeError, AttributeError, struct.error) as error:
+    except (ValueError, LookupError, TypeError, AttributeError, OverflowError) as error:
         raise Malformed(f"not a twin's document: {error!r:.120}") from error
 
 
@@ -289,11 +155,11 @@ def _packed(twin: Twin, text: bytes, groups: list[Group]) -> Packed:
     presence, applied = twin["presence"], dict(twin["applied"])
     where, last = applied.pop(topics.TELEMETRY, (_NONE, _NONE))
     state, seen = presence["state"], presence.get("seen", _NONE)
-    session = _STALE if state == "stale" else _UNHEARD if seen < 0 else presence["session"]
-    newest = groups[-1] if groups and not groups[-1].suspect else _NO_GROUP
-    numbers = _NUMBERS.pack(
+    session = STALE if state == "stale" else UNHEARD if seen < 0 else presence["session"]
+    counts = twin.get("counts", Counts(late=_NONE, duplicates=_NONE))
+    numbers = (
         twin.get("epoch", 0), twin["created_at"], twin["revision"], twin["updated_at"],
-        seen, session, where, last, newest.t, newest.n, newest.s, newest.o,
+        seen, session, where, last, counts["late"], counts["duplicates"],
     )  # fmt: skip
     others = b"," + orjson.dumps(applied)[1:-1] if applied else b""
     return Packed(numbers, others, text, groups, _standing(twin))

@@ -12,32 +12,15 @@ over the suspect one. So any order and any duplication of records ends in the sa
 """
 
 import struct
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
-from functools import lru_cache
+from collections.abc import Iterator, Mapping
 from operator import itemgetter
 
+from twin.native.rest import Group, without
 from twin.wire.records import SignalValue
 from twin.wire.telemetry import Sample, shared_names
 
 _bytes = struct.Struct(">d").pack
 _origin = itemgetter("t", "n", "s", "o")
-
-
-@dataclass(slots=True)
-class Group:
-    """Values that came in the same record: event time `t`, session `n`, sequence `s`, offset `o`.
-
-    `suspect` names those of `names` whose value is impossible.
-    """
-
-    names: tuple[str, ...]
-    values: tuple[float, ...]
-    t: int
-    n: int
-    s: int
-    o: int
-    suspect: tuple[str, ...] = ()
 
 
 class Reported(Mapping[str, SignalValue]):
@@ -147,16 +130,6 @@ class Reported(Mapping[str, SignalValue]):
         return newer
 
 
-def without(groups: Iterable[Group], taken: tuple[str, ...]) -> Iterator[Group]:
-    """What is left of groups when a newer record has the signals `taken`."""
-    for group in groups:
-        places, names = _kept(group.names, taken)
-        if places:
-            values = tuple([group.values[place] for place in places])
-            suspect = tuple([name for name in group.suspect if name in names])
-            yield Group(names, values, group.t, group.n, group.s, group.o, suspect)
-
-
 def _rank(sample: Sample, value: float, suspect: bool) -> tuple[int, int, int, bytes, bool]:
     return sample.event_time, sample.session, sample.sequence, _bytes(value), not suspect
 
@@ -175,13 +148,6 @@ def _entry(group: Group, name: str, value: float) -> SignalValue:
 def _suspect(sample: Sample) -> tuple[str, ...]:
     """Signals of the record that are suspect; those it could not carry are named in it, too."""
     return tuple(name for name in sample.suspect if name in sample.names)
-
-
-@lru_cache(maxsize=1024)
-def _kept(names: tuple[str, ...], taken: tuple[str, ...]) -> tuple[list[int], tuple[str, ...]]:
-    """Places of the names that are not taken, and these names."""
-    places = [place for place, name in enumerate(names) if name not in taken]
-    return places, shared_names(tuple([names[place] for place in places]))
 
 
 def _grouped(entries: Mapping[str, SignalValue]) -> list[Group]:

@@ -10,9 +10,10 @@ from aiokafka.partitioner import murmur2 as reference
 from hypothesis import given
 from hypothesis import strategies as st
 
-from twin.wire import avro_reader, avro_writer, codec, ids, schema
+from twin.native.telemetry import Reader, id_of_key
+from twin.wire import avro_writer, codec, ids, schema
 from twin.wire.catalogue import SIGNALS
-from twin.wire.errors import Malformed, WireError
+from twin.wire.errors import WireError
 from twin.wire.partition import murmur2, partition_of
 from twin.wire.telemetry import Telemetry
 
@@ -122,56 +123,54 @@ def body_of(telemetry):
     return codec.encode_telemetry(dataclasses.replace(telemetry, vehicle_id="x"))[7:]
 
 
+READER = Reader(avro_writer.signals_of(CURRENT))
+
+
 @given(ANY_RECORD)
 def test_the_reader_by_hand_reads_what_fastavro_reads(telemetry):
-    """Equal for every record that the writer can make, by field and by shape."""
+    """Equal for every record that the writer can make."""
     body = body_of(telemetry)
-    reader = avro_reader.Reader(CURRENT)
-    assert reader.known(body, "x") is None
-    learned = reader.learn(body, "x")
-    assert columns(learned) == by_fastavro(body)
-    known = reader.known(body, "x")
-    usual = (
-        min(learned.event_time, learned.session, learned.sequence) >= 0
-        and all(map(math.isfinite, learned.values))
-        and len(body) <= avro_reader.MAX_SHAPE_BYTES
+    read = READER.read(b"\2x" + body, 0)
+    assert columns(read) == by_fastavro(body)
+    assert read.names is READER.read(b"\2x" + body, 0).names
+    assert read.plain == (
+        min(read.event_time, read.session, read.sequence) >= 0
+        and all(map(math.isfinite, read.values))
     )
-    assert (known is not None) == usual
-    assert known is None or (known == learned and known.names is learned.names)
 
 
 @given(TELEMETRY, st.data())
 def test_changed_bytes_are_malformed_or_read_as_fastavro_reads_them(telemetry, data):
-    """Whatever one or two bytes are changed to: by the shape of the record as it was, as by field."""
+    """Whatever one or two bytes are changed to."""
     body = bytearray(body_of(telemetry))
-    reader = avro_reader.Reader(CURRENT)
-    reader.learn(bytes(body), "x")
     for _ in range(data.draw(st.integers(1, 2))):
         at = data.draw(st.integers(0, len(body) - 1))
         body[at] = data.draw(st.sampled_from([0, 1, 2, 4, 0x7F, 0x80, 0xFF]) | st.integers(0, 255))
     changed = bytes(body)
     try:
-        learned = avro_reader.Reader(CURRENT).learn(changed, "x")
-    except Malformed as error:
-        assert error.reason == "malformed_avro"  # noqa: PT017 - either outcome is right
-        assert reader.known(changed, "x") is None
+        read = READER.read(b"\2x" + changed, 0)
+    except ValueError:
         return
-    assert columns(learned) == by_fastavro(changed)
-    known = reader.known(changed, "x")
-    assert known is None or known == learned
-    if known is not None:
-        assert min(known.event_time, known.session, known.sequence) >= 0
-        assert all(map(math.isfinite, known.values))
+    assert columns(read) == by_fastavro(changed)
 
 
 @given(st.lists(TELEMETRY | OF_THIS_CENTURY, min_size=2, max_size=30))
 def test_records_of_many_shapes_do_not_mix(log):
-    """One reader for all: each record is read as it was written, whichever shapes came before."""
-    reader = avro_reader.Reader(CURRENT)
+    """One reader for all: each record is read as it was written, whichever came before."""
     for telemetry in [*log, *reversed(log)]:
         body = body_of(telemetry)
-        sample = reader.known(body, "x") or reader.learn(body, "x")
-        assert columns(sample) == by_fastavro(body)
+        assert columns(READER.read(b"\2x" + body, 0)) == by_fastavro(body)
+
+
+@given(st.text(max_size=70) | st.text("aZ09._-", max_size=70))
+def test_the_vehicle_of_a_key_is_checked_as_ids_are(text):
+    """Two checks of the same rule, one of them in the hot path."""
+    try:
+        checked = ids.check_vehicle_id(text)
+    except WireError:
+        checked = None
+    key = text.encode()
+    assert (id_of_key(key) if text not in ids.RESERVED else None) == checked
 
 
 @given(TELEMETRY, st.data())

@@ -15,6 +15,7 @@ from twin.deadlines import CROWDED, Deadlines
 from twin.effects import Deadline
 from twin.outbox import MAX_BYTES
 from twin.owned import Owned
+from twin.packed import unpack
 from twin.wire import ids
 
 
@@ -242,7 +243,7 @@ def test_a_batch_is_cut_when_a_vehicles_outbox_is_full(worker):
         (outbox,) = batch.outboxes.values()
         assert len(outbox.dump()) < MAX_BYTES + 100_000
     assert len(ends) > 2
-    assert worker.owner.parts[0].twins[CAR].unpack(CAR)["desired"]["version"] == 60
+    assert unpack(worker.owner.parts[0].twins[CAR], CAR)["desired"]["version"] == 60
 
 
 def test_what_is_durable_waits_for_what_is_decided(worker):

@@ -36,6 +36,7 @@ from twin.changelog import (
 )
 from twin.copy import Copy
 from twin.delivery import Ticket
+from twin.packed import unpack
 from twin.restoring import GROUP
 from twin.state import create
 from twin.view import FormerOwner
@@ -126,7 +127,7 @@ def test_a_former_owner_that_writes_while_the_new_one_reads_is_heard(kafka, stor
         await owner.restore({"telemetry": 1}, second=2)
         assert told.is_set()
         assert not former.faults
-        assert owner.owner.parts[0].twins[CAR].unpack(CAR)["attributes"] == {"a": "b"}
+        assert unpack(owner.owner.parts[0].twins[CAR], CAR)["attributes"] == {"a": "b"}
         again = [orjson.dumps(c) for c in kafka.values(topics.CHANGES) if c["kind"] == "attributes"]
         assert len(again) == 2
         assert len(set(again)) == 1
@@ -447,7 +448,7 @@ def test_a_restart_from_a_copy_does_not_take_a_late_write_for_its_own(kafka, sto
         await writing
         again = Worker(kafka, store, copy)
         await restored(again, 300, inputs(requests=3, other=1))
-        twin = again.owner.parts[0].twins[CAR].unpack(CAR)
+        twin = unpack(again.owner.parts[0].twins[CAR], CAR)
         assert twin["attributes"] == {"fleet": "new"}
         assert kafka.newest(topics.TWINS, CAR)["attributes"] == {"fleet": "new"}
         copy.close()

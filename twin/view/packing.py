@@ -10,9 +10,10 @@ from typing import Final
 import orjson
 
 from twin.lifecycle import FINAL
+from twin.packed import Row
 from twin.view import scripts
 from twin.view.resp import before, mset, packed, scored, zadd
-from twin.view.rows import Row, beginning, ending
+from twin.view.rows import beginning, ending, numbers_of
 from twin.wire import keys
 from twin.wire.catalogue import INDEXED
 from twin.wire.ids import vehicle_of
@@ -144,5 +145,5 @@ def put_arguments(vehicle_id: str, row: Row) -> list[str | int | bytes | float]:
     """What `scripts.PUT` wants to know of a twin."""
     standing = row.standing
     value = beginning(row.version) + ending(standing) + row.text
-    numbers = ("" if number is None else repr(number) for number in row.numbers)
+    numbers = ("" if number is None else repr(number) for number in numbers_of(row))
     return [vehicle_id, *row.version, value, *standing, *numbers]

@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Final
 
-from twin.packed import Packed, Standing, Version
+from twin.packed import Packed, Row, Standing, Version
 from twin.view.packing import Packing
-from twin.view.rows import Row, ending
+from twin.view.rows import ending, numbers_of
 from twin.wire import keys
 from twin.wire.catalogue import INDEXED
 from twin.wire.records import Command
@@ -73,7 +73,7 @@ class Part:
             packing.full(vehicle_id, row)
         else:
             last.version = row.version
-            numbers, scores = row.numbers, last.numbers
+            numbers, scores = numbers_of(row), last.numbers
             moved: list[tuple[int, float]] = []
             for place, lag in _LAGS:
                 number = numbers[place]
@@ -90,7 +90,7 @@ class Part:
 
 
 def _scores(row: Row) -> "array[float]":
-    return array("d", (_NOWHERE if number is None else number for number in row.numbers))
+    return array("d", (_NOWHERE if number is None else number for number in numbers_of(row)))
 
 
 @lru_cache(maxsize=4096)

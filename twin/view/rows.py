@@ -7,57 +7,35 @@ from collections.abc import Callable
 from functools import lru_cache
 from math import isfinite
 from operator import itemgetter
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import orjson
 
-from twin.packed import Packed, Standing, Version
-from twin.wire import columnar
+from twin.packed import Packed, Row, Standing, Version
 from twin.wire.catalogue import INDEXED
+
+__all__ = ["Row", "beginning", "ending", "numbers_of", "row"]
 
 _NUMBERS: Final = len(INDEXED) + 1
 
 
-class Row(NamedTuple):
-    """What the changelog does not need is made when somebody shows it.
-
-    `values`: those of signals by their names, in parts; `seen`: when the car was heard last, ms;
-    `written`: the `document` in parts (`wire.columnar`).
-    """
-
-    version: Version
-    standing: Standing
-    seen: int | None
-    values: list[tuple[tuple[str, ...], tuple[float, ...]]]
-    document: bytes
-    written: tuple[bytes, list[columnar.Column]]
-
-    @property
-    def numbers(self) -> list[float | None]:
-        """The indexed signals in the catalogue's order, then `last_seen`; None = it has none."""
-        numbers: list[float | None] = [None] * _NUMBERS
-        for names, values in self.values:
-            places, pick = _indexed(names)
-            for place, value in zip(places, pick(values), strict=True):
-                # Redis takes no NaN, and would then refuse the whole batch again and again. JSON has
-                # null for it, in a document of somebody else.
-                if value is not None and isfinite(value):
-                    numbers[place] = value
-        numbers[-1] = self.seen
-        return numbers
-
-    @property
-    def text(self) -> bytes:
-        """The document as Redis has it."""
-        return columnar.stored(*self.written)
-
-
 def row(vehicle_id: str, twin: Packed) -> Row:
     """The row of a twin, with its JSON."""
-    values = twin.values_of()
-    written = twin.write(vehicle_id)
-    document = columnar.document(*written)
-    return Row(twin.version, twin.standing, twin.seen, values, document, written)
+    return twin.row(vehicle_id)
+
+
+def numbers_of(row: Row) -> list[float | None]:
+    """The indexed signals in the catalogue's order, then `last_seen`; None = it has none."""
+    numbers: list[float | None] = [None] * _NUMBERS
+    for names, values in row.values:
+        places, pick = _indexed(names)
+        for place, value in zip(places, pick(values), strict=True):
+            # Redis takes no NaN, and would then refuse the whole batch again and again. JSON has
+            # null for it, in a document of somebody else.
+            if value is not None and isfinite(value):
+                numbers[place] = value
+    numbers[-1] = row.seen
+    return numbers
 
 
 def beginning(version: Version) -> bytes:

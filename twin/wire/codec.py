@@ -7,17 +7,15 @@ content type `avro/binary`.
 """
 
 import io
-import math
 import struct
 from typing import Any, Final
 
 import orjson
 from fastavro import schemaless_reader
 
+from twin.native.telemetry import Reader
 from twin.wire import avro_writer, schema
-from twin.wire.avro_reader import Reader, string_at
 from twin.wire.errors import Invalid, Malformed, Misaddressed, TooLarge, UnknownSchema
-from twin.wire.ids import MAX_VEHICLE_ID
 from twin.wire.telemetry import Sample, Telemetry, Validation, from_fields
 
 MAX_MESSAGE_BYTES: Final = 128 * 1024
@@ -29,12 +27,8 @@ _CURRENT = _SCHEMAS[schema.CURRENT_ID]
 _FRAME = struct.Struct(">bI")
 _HEAD = _FRAME.pack(0, schema.CURRENT_ID)
 _write = avro_writer.writer(_CURRENT)
-_READERS = {number: Reader(known) for number, known in _SCHEMAS.items()}
-_known = _READERS[schema.CURRENT_ID].known
-_HEAD_OF_LENGTH = tuple(
-    _HEAD + avro_writer.long_bytes(length) for length in range(MAX_VEHICLE_ID + 1)
-)
-"""What precedes a vehicle id of this length."""
+_READERS = {number: Reader(avro_writer.signals_of(known)) for number, known in _SCHEMAS.items()}
+_CURRENT_READER = _READERS[schema.CURRENT_ID]
 
 
 def encode_telemetry(telemetry: Telemetry) -> bytes:
@@ -62,26 +56,20 @@ def decode_sample(data: bytes, vehicle_id: str) -> Sample:
     Raises `Malformed`, `UnknownSchema`; `Misaddressed` when it is another vehicle's; `Invalid` when
     a time or number is negative or a value is not finite. No uplink writes such.
     """
-    head = _HEAD_OF_LENGTH[len(vehicle_id)] + vehicle_id.encode()
-    if data.startswith(head):
-        sample = _known(data[len(head) :], vehicle_id)
-        if sample is not None:
-            return sample  # its shape rules out the rest
-    sample = _decode(data)
+    sample = _decode(data, vehicle_id)
     if sample.vehicle_id != vehicle_id:
         raise Misaddressed(
             f"vehicle_id {sample.vehicle_id[:80]!r} in the record is not its key {vehicle_id!r}"
         )
+    if sample.plain:
+        return sample
     if sample.event_time < 0 or sample.session < 0 or sample.sequence < 0:
         raise Invalid(
             f"event_time {sample.event_time}, session {sample.session}, sequence"
             f" {sample.sequence}: integers from 0 are accepted",
             reason="out_of_range",
         )
-    # 32-bit values cannot overflow the sum, so it is finite only if each of them is.
-    if not math.isfinite(sum(sample.values)):
-        raise Invalid("a signal is infinite or no number; finite numbers are accepted")
-    return sample
+    raise Invalid("a signal is infinite or no number; finite numbers are accepted")
 
 
 def read_payload(
@@ -133,11 +121,12 @@ dump = orjson.dumps
 """Any record except telemetry as JSON bytes."""
 
 
-def _decode(data: bytes) -> Sample:
-    reader = _READERS[_schema_id(data)]
-    vehicle_id, end = string_at(data, _FRAME.size)
-    body = data[end:]
-    return reader.known(body, vehicle_id) or reader.learn(body, vehicle_id)
+def _decode(data: bytes, vehicle_id: str | None = None) -> Sample:
+    reader = _CURRENT_READER if data.startswith(_HEAD) else _READERS[_schema_id(data)]
+    try:
+        return reader.read(data, _FRAME.size, vehicle_id)
+    except ValueError as error:
+        raise Malformed(f"not Avro of this schema: {error}", reason="malformed_avro") from error
 
 
 def _framed(data: bytes) -> dict[str, Any]:

@@ -11,11 +11,13 @@ not scored), `enforce` (the default: one impossible value rejects the message).
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import lru_cache
 from typing import Any, Final, Literal
 
+from twin.native.telemetry import Sample, shared_names
 from twin.wire.catalogue import BY_NAME, Signal
 from twin.wire.errors import Invalid, Misaddressed, Reason
+
+__all__ = ["CLOCK_AHEAD_MS", "Sample", "Telemetry", "Validation", "from_fields", "shared_names"]
 
 Validation = Literal["off", "warn", "enforce"]
 
@@ -43,30 +45,6 @@ class Telemetry:
     signals: dict[str, float] = field(default_factory=dict)
     assigned: bool = False
     suspect: tuple[str, ...] = ()
-
-
-@dataclass(slots=True)
-class Sample:
-    """A telemetry record in columns: value i is of signal `names[i]`; int signals have ints.
-
-    `names` is one shared object for all records with the same signals (as long as `shared_names`
-    remembers it), so `is` tells most equal ones at once. Fields as those of `Telemetry`.
-    """
-
-    vehicle_id: str
-    event_time: int
-    session: int
-    sequence: int
-    names: tuple[str, ...]
-    values: tuple[float, ...]
-    assigned: bool = False
-    suspect: tuple[str, ...] = ()
-
-
-@lru_cache(maxsize=4096)
-def shared_names(names: tuple[str, ...]) -> tuple[str, ...]:
-    """The one object that stands for all equal `names`; memory of a twin is mostly names else."""
-    return names
 
 
 def from_fields(
