@@ -7,7 +7,7 @@ from tests.property.test_laws_packed import STEPS, run
 from tests.twin_builders import CAR
 from twin.packed import load
 from twin.view import row
-from twin.view.rows import numbers_of
+from twin.view.rows import INDEX
 from twin.wire import keys
 
 
@@ -26,6 +26,6 @@ def test_the_text_in_redis_is_the_document_in_columns(log):
     if resting.rest is not None:
         made = check(resting.rest)
         again = check(load(made.document)[0])
-        assert (numbers_of(again), again.standing, again.version) == (
-            numbers_of(made), made.standing, made.version
+        assert (INDEX.numbers(again), again.standing, again.version) == (
+            INDEX.numbers(made), made.standing, made.version
         )  # fmt: skip

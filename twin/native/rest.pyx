@@ -79,12 +79,13 @@ cdef class Group:
 @cython.final
 @cython.no_gc
 cdef class Row:
-    cdef readonly tuple version
-    cdef readonly object standing
-    cdef readonly object seen
-    cdef readonly list values
-    cdef readonly bytes document
-    cdef readonly bytes text
+    @property
+    def version(self):
+        return self.epoch, self.created, self.revision
+
+    @property
+    def seen(self):
+        return self.heard if self.heard >= 0 else None
 
 
 cdef struct Head:
@@ -247,9 +248,9 @@ cdef class Packed:
     def row(self, str vehicle_id):
         cdef Row row = Row.__new__(Row)
         row.values = self.values_of()
-        row.version = self.version
+        row.epoch, row.created, row.revision = self._epoch, self._created, self._revision
         row.standing = self.standing
-        row.seen = self.seen
+        row.heard = self._seen
         cdef Head head
         self._head(&head)
         columns = self._columns()
@@ -274,23 +275,23 @@ cdef class Packed:
         ))
 
     cdef int _head(self, Head* head) except -1:
-        cdef char* at = _say(head.one, b'{"epoch":', self._epoch)
+        cdef char* at = say(head.one, b'{"epoch":', self._epoch)
         head.one_end = _put(at, b',"vehicle_id":"', 15)
-        at = _say(head.two, b'","revision":', self._revision)
-        at = _say(at, b',"updated_at":', self._updated)
+        at = say(head.two, b'","revision":', self._revision)
+        at = say(at, b',"updated_at":', self._updated)
         if self._late != NONE:
-            at = _say(at, b',"counts":{"late":', self._late)
-            at = _say(at, b',"duplicates":', self._duplicates)
+            at = say(at, b',"counts":{"late":', self._late)
+            at = say(at, b',"duplicates":', self._duplicates)
             at = _put(at, b"}", 1)
         at = _put(at, b',"applied":{', 12)
         if self._offset >= 0:
-            at = _say(at, b'"telemetry":[', self._partition)
-            at = _say(at, b",", self._offset)
+            at = say(at, b'"telemetry":[', self._partition)
+            at = say(at, b",", self._offset)
             at = _put(at, b"]", 1)
         head.two_end = at
         at = _put(head.three, b'},"presence":{', 14)
         if self._seen >= 0:
-            at = _say(at, b'"seen":', self._seen)
+            at = say(at, b'"seen":', self._seen)
             at = _put(at, b",", 1)
         head.three_end = at
         return 0
@@ -412,10 +413,10 @@ cdef class Column:
     cdef Py_ssize_t length
 
     cdef int place(self, int64_t t, int64_t n, int64_t s, int64_t o) except -1:
-        cdef char* at = _say(self.origin, b',"t":', t)
-        at = _say(at, b',"n":', n)
-        at = _say(at, b',"s":', s)
-        at = _say(at, b',"o":', o)
+        cdef char* at = say(self.origin, b',"t":', t)
+        at = say(at, b',"n":', n)
+        at = say(at, b',"s":', s)
+        at = say(at, b',"o":', o)
         self.length = _put(at, b"}", 1) - self.origin
         return 0
 
@@ -479,7 +480,7 @@ cdef Column _column(tuple names, bytes values, tuple suspect):
     return column
 
 
-cdef char* _say(char* to, const char* name, int64_t number):
+cdef char* say(char* to, const char* name, int64_t number):
     """A member of JSON."""
     cdef char[20] digits
     cdef int left = 20

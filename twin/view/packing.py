@@ -10,10 +10,11 @@ from typing import Final
 import orjson
 
 from twin.lifecycle import FINAL
+from twin.native.index import before
 from twin.packed import Row
 from twin.view import scripts
-from twin.view.resp import before, mset, packed, scored, zadd
-from twin.view.rows import beginning, ending, numbers_of
+from twin.view.resp import mset, packed, scored, zadd
+from twin.view.rows import INDEX, beginning, ending
 from twin.wire import keys
 from twin.wire.catalogue import INDEXED
 from twin.wire.ids import vehicle_of
@@ -56,7 +57,7 @@ class Packing:
         """A twin of which only numbers have changed: its head ends with `end`, those `moved` are told."""
         text = row.text
         size = len(text)
-        self._pairs += (before(vehicle_id, row.version, end, size), text)
+        self._pairs += (before(b"twin:%b" % vehicle_id.encode(), row, end), text)
         if moved:
             scores = scored(vehicle_id, [score for _, score in moved])
             for (place, _), pair in zip(moved, scores, strict=True):
@@ -145,5 +146,5 @@ def put_arguments(vehicle_id: str, row: Row) -> list[str | int | bytes | float]:
     """What `scripts.PUT` wants to know of a twin."""
     standing = row.standing
     value = beginning(row.version) + ending(standing) + row.text
-    numbers = ("" if number is None else repr(number) for number in numbers_of(row))
+    numbers = ("" if number is None else repr(number) for number in INDEX.numbers(row))
     return [vehicle_id, *row.version, value, *standing, *numbers]

@@ -5,32 +5,15 @@ by now, the twin is written in full. A number is written to its order only when 
 its lag (`keys.LAG`); about 400 bytes a twin for four times less work in Redis.
 """
 
-from array import array
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Final
 
-from twin.packed import Packed, Row, Standing, Version
+from twin.native.index import Last
+from twin.packed import Packed, Row, Standing
 from twin.view.packing import Packing
-from twin.view.rows import ending, numbers_of
-from twin.wire import keys
-from twin.wire.catalogue import INDEXED
+from twin.view.rows import INDEX, ending
 from twin.wire.records import Command
-
-_LAGS: Final = tuple(enumerate(keys.LAG[name] for name in (*INDEXED, keys.LAST_SEEN)))
-_NOWHERE: Final = float("inf")
-"""Farther from every number than any lag."""
-
-
-@dataclass(slots=True)
-class Last:
-    """How a twin was written last; `numbers` as they are in the orders."""
-
-    version: Version
-    standing: Standing
-    ending: bytes
-    numbers: "array[float]"
 
 
 @dataclass(slots=True)
@@ -60,37 +43,19 @@ class Part:
     def pack(self, packing: Packing, vehicle_id: str, row: Row) -> None:
         """Write a twin, unless a newer state of it is shown already."""
         last = self.last.get(vehicle_id)
-        if last is None:
-            end = _ending(row.standing)
-            self.last[vehicle_id] = Last(row.version, row.standing, end, _scores(row))
-            packing.full(vehicle_id, row)
-        elif row.version < last.version:
+        if last is not None and last.newer_than(row):
             return
-        elif row.standing != last.standing:
-            last.version = row.version
-            last.standing, last.ending = row.standing, _ending(row.standing)
-            last.numbers = _scores(row)
+        if last is None or row.standing != last.standing:
+            self.last[vehicle_id] = INDEX.last(row, _ending(row.standing))
             packing.full(vehicle_id, row)
         else:
-            last.version = row.version
-            numbers, scores = numbers_of(row), last.numbers
-            moved: list[tuple[int, float]] = []
-            for place, lag in _LAGS:
-                number = numbers[place]
-                if number is not None and not -lag <= number - scores[place] <= lag:
-                    scores[place] = number
-                    moved.append((place, number))
-            packing.plain(vehicle_id, row, last.ending, moved)
+            packing.plain(vehicle_id, row, last.ending, INDEX.moved(row, last))
 
     def drop(self, packing: Packing, vehicle_id: str) -> None:
         """Take a twin and its commands away."""
         self.last.pop(vehicle_id, None)
         self.pending.pop(vehicle_id, None)
         packing.drop(vehicle_id)
-
-
-def _scores(row: Row) -> "array[float]":
-    return array("d", (_NOWHERE if number is None else number for number in numbers_of(row)))
 
 
 @lru_cache(maxsize=4096)

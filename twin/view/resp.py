@@ -26,15 +26,8 @@ def zadd(key: str, pairs: list[str]) -> bytes:
     return (head + "".join(pairs)).encode()
 
 
-def before(vehicle_id: str, version: tuple[int, int, int], end: bytes, size: int) -> bytes:
-    """What MSET's arguments are in front of a document of `size` bytes: key, and head of the value."""
-    start = b"[%d,%d,%d,%b" % (*version, end)
-    key = vehicle_id.encode()
-    return b"\r\n$%d\r\ntwin:%b\r\n$%d\r\n%b" % (len(key) + 5, key, len(start) + size, start)
-
-
 def mset(pairs: list[bytes]) -> list[bytes]:
-    """MSET, in pieces that are not joined yet; `pairs`: what is `before` a document, and it."""
+    """MSET, in pieces that are not joined yet; `pairs`: what is `native.index.before` a text, and it."""
     return [b"*%d\r\n$4\r\nMSET" % (1 + len(pairs)), *pairs, b"\r\n"]
 
 
