@@ -98,6 +98,12 @@ class Packed:
         `NEW`, `LATE`, `DUPLICATE` or `REPEATED`. None: `apply` must decide; nothing is changed.
         """
 
+    def read_signals(self, data: bytes, at: int) -> bool:
+        """Take the signals of a document, of which they are the last part, beginning at byte `at`.
+
+        False if they did not come in one record, or are written in any other way than ours.
+        """
+
     def groups(self) -> list[Group]:
         """What came in the same record."""
 

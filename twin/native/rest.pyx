@@ -10,7 +10,7 @@ record comes, so time goes by the number of objects that are touched.
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from libc.stdint cimport int64_t, uint64_t
-from libc.string cimport memchr, memcpy, strlen
+from libc.string cimport memchr, memcmp, memcpy, strlen
 
 from twin.native.telemetry cimport Sample
 
@@ -23,6 +23,9 @@ cdef enum:
     MAX_SHAPES = 1024
     ORIGIN_BYTES = 112
     HEAD_BYTES = 256
+    VALUES_BYTES = 4096
+    MAX_DIGITS = 18
+    MAX_NUMBER_BYTES = 32
 
 NEW, LATE, DUPLICATE, REPEATED = 1, 2, 3, 4
 UNHEARD, STALE = -1, -2
@@ -209,6 +212,51 @@ cdef class Packed:
             self._late = self._duplicates = 0
         counted[0] += 1
 
+    def read_signals(self, bytes data not None, Py_ssize_t at):
+        cdef Shape shape
+        names = _names_in(data, at)
+        if names is None:
+            return False
+        shape = _shape(names)
+        if shape.count and not self._read(data, at, shape):
+            return False
+        self._names = shape.names if shape.count else None
+        return True
+
+    cdef bint _read(self, bytes data, Py_ssize_t begin, Shape shape) except -1:
+        """Values and origin, if all signals have the same; the text is one that has these names."""
+        cdef char[VALUES_BYTES] values
+        cdef char* to = values
+        cdef const char* at = PyBytes_AS_STRING(data) + begin
+        cdef const char* end = PyBytes_AS_STRING(data) + PyBytes_GET_SIZE(data) - 2
+        cdef const char* origin = NULL
+        cdef const char* value
+        cdef Py_ssize_t place, length = 0
+        for place in range(shape.count):
+            at += PyBytes_GET_SIZE(<bytes>shape.beginnings[place]) - (place == 0)
+            value = at
+            at = _number(at, end)
+            if at == NULL or (at - value) + 1 > values + VALUES_BYTES - to:
+                return False
+            to = _put(to, value, at - value)
+            to = _put(to, b",", 1)
+            if origin == NULL:
+                origin = at
+                at = _member(at, end, b',"t":', &self._t)
+                at = _member(at, end, b',"n":', &self._n)
+                at = _member(at, end, b',"s":', &self._s)
+                at = _member(at, end, b',"o":', &self._o)
+                if at == NULL or at[0] != b"}":
+                    return False
+                at += 1
+                length = at - origin
+            elif end - at < length or memcmp(at, origin, length) != 0:
+                return False
+            else:
+                at += length
+        self._values = PyBytes_FromStringAndSize(values, to - 1 - values)
+        return at == end
+
     cdef Group _group_of(self, tuple names):
         """Of a car whose records carry other signals in turn."""
         for group in self._more:
@@ -382,6 +430,111 @@ cdef class Shape:
         self.listed = _dumps(names)
         self.count = len(names)
         self.size = sum(map(len, self.beginnings))
+
+
+cdef tuple _names_in(bytes data, Py_ssize_t begin):
+    """Names of the members of `reported`, which are the last of a document; None if they have other text.
+
+    A name is what is between the end of a signal, or the beginning, and `:{"v":`.
+    """
+    cdef const char* start = PyBytes_AS_STRING(data)
+    cdef const char* end = start + PyBytes_GET_SIZE(data) - 2
+    cdef const char* at = start + begin
+    cdef const char* close
+    cdef bytes beginning
+    cdef Py_ssize_t place, length
+    cdef list names
+    if at > end or memcmp(end, b"}}", 2) != 0:
+        return None
+    # Nearly always they are those of the document before.
+    for place in range(_last.count):
+        beginning = <bytes>_last.beginnings[place]
+        length = PyBytes_GET_SIZE(beginning) - (place == 0)
+        if end - at < length or memcmp(at, PyBytes_AS_STRING(beginning) + (place == 0), length):
+            break
+        at = <const char*>memchr(at + length, b"}", end - at - length)
+        if at == NULL:
+            return None
+        at += 1
+    else:
+        if at == end:
+            return _last.names
+    names = []
+    at = start + begin
+    while at < end:
+        if names:
+            if at[0] != b",":
+                return None
+            at += 1
+        if at[0] != b'"':
+            return None
+        close = <const char*>memchr(at + 1, b'"', end - at - 1)
+        if close == NULL or end - close < 7 or memcmp(close, b'":{"v":', 7) != 0:
+            return None
+        if memchr(at, b"\\", close - at) != NULL:
+            return None
+        names.append((at + 1)[: close - at - 1].decode("utf-8"))
+        at = <const char*>memchr(close + 7, b"}", end - close - 7)
+        if at == NULL:
+            return None
+        at += 1
+    return shared_names(tuple(names))
+
+
+cdef const char* _number(const char* at, const char* end):
+    """Behind the number of JSON at `at` (RFC 8259, section 6); NULL if there is none, or a long one.
+
+    Those are left to the parser, which knows whether they are finite.
+    """
+    cdef const char* start
+    cdef const char* first = at
+    if at < end and at[0] == b"-":
+        at += 1
+    start = at
+    at = _digits(at, end)
+    if at == start or (start[0] == b"0" and at - start > 1):
+        return NULL
+    if at < end and at[0] == b".":
+        start = at + 1
+        at = _digits(start, end)
+        if at == start:
+            return NULL
+    if at < end and (at[0] == b"e" or at[0] == b"E"):
+        at += 1
+        if at < end and (at[0] == b"+" or at[0] == b"-"):
+            at += 1
+        start = at
+        at = _digits(start, end)
+        if at == start or at - start > 2:
+            return NULL
+    return at if at - first <= MAX_NUMBER_BYTES else NULL
+
+
+cdef const char* _digits(const char* at, const char* end):
+    while at < end and b"0" <= at[0] <= b"9":
+        at += 1
+    return at
+
+
+cdef const char* _member(const char* at, const char* end, const char* name, int64_t* number):
+    """Behind `name` and the integer that follows it; NULL if there is no such."""
+    cdef Py_ssize_t length = strlen(name)
+    cdef const char* start
+    cdef int64_t found = 0
+    cdef bint negative
+    if at == NULL or end - at <= length or memcmp(at, name, length) != 0:
+        return NULL
+    at += length
+    negative = at[0] == b"-"
+    start = at + negative
+    at = _digits(start, end)
+    if at == start or at - start > MAX_DIGITS or (start[0] == b"0" and at - start > 1):
+        return NULL
+    while start < at:
+        found = 10 * found + (start[0] - 48)
+        start += 1
+    number[0] = -found if negative else found
+    return at
 
 
 cdef dict _shapes = {}
