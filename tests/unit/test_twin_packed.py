@@ -1,7 +1,5 @@
 """Twins at rest: what they refuse to decide alone, and documents that somebody else made."""
 
-import json
-
 import orjson
 import pytest
 
@@ -137,6 +135,9 @@ def test_a_document_is_loaded_whatever_its_names():
 
 
 NUMBERS = [
+    *("1", "-0", "0.5", "1.5E+3", "1e-300", "9" * 40, "1 "),
+    *("01", "1.", ".5", "-", "+1", "1e", "1e+", "0x1", "NaN", ""),
+]
     "1",
     "-0",
     "0.5",
@@ -164,8 +165,8 @@ def test_a_value_is_a_number_as_json_has_them(number):
         shown.replace(b"7.0", number.encode(), 1),
     ):
         try:
-            plain = json.loads(changed, parse_constant=lambda _: 1 / 0)
-        except (ValueError, ZeroDivisionError):
+            plain = orjson.loads(changed)
+        except orjson.JSONDecodeError:
             with pytest.raises(Malformed):
                 packed.load(changed)
         else:
