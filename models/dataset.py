@@ -21,6 +21,7 @@ from models import cache, progress
 from models.errors import LogChanged
 from models.labels import Truth, read_truth
 from models.log import Counter, Stretch, commit_start
+from twin.kit import kafka
 
 _AT_ONCE = 1000
 _POLL_MS = 200
@@ -85,8 +86,26 @@ def _open(bootstrap: str, topic: str, group: str) -> Any:
             "enable.auto.commit=false",
             "session.timeout.ms=10000",
             "max.poll.interval.ms=120000",
+            *_security(),
         ],
     )
+
+
+def _security() -> Iterator[str]:
+    """As all our clients; but its librdkafka (1.5.0, BoringSSL) is not let in by Kafka 4 with SCRAM, and
+    looks at who signed the broker's certificate, not for which host."""
+    mechanism = kafka.security().kafka_sasl_mechanism
+    if mechanism is not None and mechanism != "PLAIN":
+        raise kafka.KafkaUnavailable(
+            f"tensorflow-io cannot prove a user by {mechanism}: train with KAFKA_SASL_MECHANISM PLAIN"
+        )
+    for name, value in kafka.security().kafka_client().items():
+        if "=" in value:
+            # It would refuse the setting, and repeat it in its error.
+            raise kafka.KafkaUnavailable(
+                f"tensorflow-io takes no {name} with a = in it: train as a user without one"
+            )
+        yield f"{name}={value}"
 
 
 @tf.function(reduce_retracing=True)  # type: ignore[untyped-decorator]

@@ -8,6 +8,7 @@ from typing import Any
 
 import orjson
 
+from twin.outbox import Outbox, Output
 from twin.packed import pack
 from twin.reported import Reported
 from twin.state import create
@@ -23,12 +24,15 @@ DEADLINE_S = 20
 def twin(
     vehicle_id: str, revision: int = 1, *, epoch: int = 1, created_at: int = 1000, **parts: Any
 ):
-    """A document as its owner holds it; `seen`, `signals` and `open` are short for what is deeper."""
+    """A document as its owner holds it; `seen`, `signals`, `open`, `late` are short for more."""
     made = create(vehicle_id, created_at)
     made["epoch"] = epoch
     made["revision"] = revision
     made["attributes"] = {"fleet": parts.get("fleet", "berlin"), "model": parts.get("model", "m1")}
     made["presence"]["state"] = parts.get("presence", "online")
+    made["applied"] = parts.get("applied", {})
+    if "late" in parts:
+        made["counts"] = {"late": parts["late"], "duplicates": 0}
     if "seen" in parts:
         made["presence"]["seen"] = parts["seen"]
     made["health"]["state"] = parts.get("health", "normal")
@@ -117,6 +121,22 @@ def document(one):
     return pack(one).dump(one["vehicle_id"])
 
 
+def outbox(*commands, removed=(), revision=10**6):
+    """The header of a twin's record that tells these entries, and at a revision the end of others."""
+    outputs = [
+        Output("ledger", key_of(one), orjson.dumps(one), one.get("revision", 0)) for one in commands
+    ]
+    outputs += [Output("ledger", key_of({"id": gone}), None, revision) for gone in removed]
+    made = Outbox()
+    made.add("requests", 7, outputs)
+    return made.dump()
+
+
+def key_of(one):
+    """Of a ledger entry in Kafka."""
+    return f"{one['id'].rpartition('.')[0]}/{one['id']}"
+
+
 class Resting(Mapping):
     """A live table of twins, each of them packed when it is looked at."""
 
@@ -134,7 +154,10 @@ class Resting(Mapping):
 
 
 class Owner:
-    """Tables of a worker and the view of them. `log`: is told each record before the view is."""
+    """Tables of a worker and the view of them.
+
+    `log`: is told the records of twins before the view is, those of the ledger after it.
+    """
 
     def __init__(self, url, epoch=1, log=None):
         self.view = View(url, PARTITIONS)
@@ -176,10 +199,15 @@ class Owner:
                 await asyncio.sleep(0.005)
 
     async def write(self, *twins, deleted=(), commands=(), removed=(), replies=()):
-        """One batch: the tables change, then the view is told."""
+        """One batch: the tables change, then the view is told. The commands of a deleted twin go."""
+        removed = [*removed]
+        for vehicle_id in deleted:
+            held = self.commands[place(vehicle_id)]
+            gone = [key for key in held if key.partition("/")[0] == vehicle_id]
+            removed += [held.pop(key)["id"] for key in gone]
+            self.twins[place(vehicle_id)].pop(vehicle_id, None)
         shown = Shown(commands=commands, removed=removed, replies=replies)
         for vehicle_id in deleted:
-            self.twins[place(vehicle_id)].pop(vehicle_id, None)
             shown.deleted.setdefault(place(vehicle_id), set()).add(vehicle_id)
         self.hold(*twins, commands=commands)
         for one in twins:
@@ -187,20 +215,28 @@ class Owner:
             rows = shown.rows.setdefault(place(vehicle_id), {})
             rows[vehicle_id] = row(vehicle_id, pack(one))
         if self._log is not None:
-            for partition, deleted in shown.deleted.items():
-                for vehicle_id in deleted:
-                    self._log.append(("twins", partition), vehicle_id, None)
-            for partition, rows in shown.rows.items():
-                for vehicle_id, one in rows.items():
-                    self._log.append(("twins", partition), vehicle_id, one.document)
-            for one in commands:
-                key = f"{one['vehicle_id']}/{one['id']}"
-                self._log.append(("ledger", place(one["vehicle_id"])), key, orjson.dumps(one))
-            for command_id in removed:
-                vehicle_id = command_id.rpartition(".")[0]
-                key = f"{vehicle_id}/{command_id}"
-                self._log.append(("ledger", place(vehicle_id)), key, None)
+            self._log_twins(shown)
         said = [*commands, *replies]
         about = {*shown.rows, *shown.deleted, *(place(one["vehicle_id"]) for one in said)}
         shown.epochs.update(dict.fromkeys(about, self.epoch))
         await self.view.write(shown)
+        if self._log is not None:
+            for one in commands:
+                where = ("ledger", place(one["vehicle_id"]))
+                self._log.append(where, key_of(one), orjson.dumps(one))
+            for command_id in removed:
+                key = key_of({"id": command_id})
+                self._log.append(("ledger", place(key.partition("/")[0])), key, None)
+
+    def _log_twins(self, shown):
+        told = defaultdict(lambda: ([], []))
+        for one in shown.commands:
+            told[one["vehicle_id"]][0].append(one)
+        for command_id in shown.removed:
+            told[command_id.rpartition(".")[0]][1].append(command_id)
+        documents = {v: one.document for rows in shown.rows.values() for v, one in rows.items()}
+        deleted = {v: None for names in shown.deleted.values() for v in names}
+        for vehicle_id, value in (deleted | documents).items():
+            commands, removed = told.get(vehicle_id, ((), ()))
+            header = outbox(*commands, removed=removed)
+            self._log.append(("twins", place(vehicle_id)), vehicle_id, value, header)

@@ -9,7 +9,7 @@ are in the order of the hand-overs of the whole group:
 `seek` counts Faust's seeks (one a rebalance), `placed` how often the client of the inputs was given a
 place, once for each partition, `member_fetches` the fetch requests of aiokafka, which is only the
 group's member; `restored` the rows of the changelog that had been restored when the poll came. A value
-longer than 20 is written as its length.
+longer than 20 is written as its length. Its log tells each heartbeat.
 """
 
 import argparse
@@ -27,6 +27,8 @@ from twin.kit import logs
 from twin.stream import Poll, PollSchema, StreamApp
 from twin.stream.fetch import Source
 
+SESSION_S = 6.0
+"""The shortest that a broker accepts."""
 POISON = "poison"
 """A poll with this value ends the process before `done`, and after the line is written."""
 
@@ -43,7 +45,10 @@ class Counts:
         send, assign = AIOKafkaClient.send, Source._assign
 
         async def counting_send(self: Any, node: Any, request: Any, **how: Any) -> Any:
-            cls.member_fetches += type(request).__name__.startswith("Fetch")
+            what = type(request).__name__
+            cls.member_fetches += what.startswith("Fetch")
+            if what.startswith("Heartbeat"):
+                logs.get(__name__).info("heartbeat")
             return await send(self, node, request, **how)
 
         def counting_assign(self: Source, gone: Any, new: Any) -> None:
@@ -112,8 +117,7 @@ def main() -> None:
         web_enabled=False,
         datadir=told.out.parent / "faust",
         consumer_auto_offset_reset="earliest",
-        # The shortest that a broker accepts.
-        broker_session_timeout=6.0,
+        broker_session_timeout=SESSION_S,
         broker_heartbeat_interval=1.0,
         broker_commit_interval=0.3,
         broker_max_poll_interval=told.idle_s,

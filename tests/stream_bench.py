@@ -10,6 +10,7 @@ import os
 import sys
 import threading
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +91,16 @@ class Bench:
         """End it by SIGTERM; it must end well."""
         child.terminate()
         assert child.wait(30) == 0, child.obituary()
+
+    def times(self, child: Child, event: str) -> list[float]:
+        """When its log told events that begin so, seconds since 1970."""
+        lines = child.log.read_bytes().rpartition(b"\n")[0].splitlines()
+        told = [json.loads(line) for line in lines if line.startswith(b"{")]
+        return [
+            datetime.fromisoformat(line["timestamp"]).timestamp()
+            for line in told
+            if line["event"].startswith(event)
+        ]
 
     def polls(self) -> list[dict[str, Any]]:
         """All hand-overs so far; a line that is being written is not there yet."""

@@ -21,6 +21,7 @@ from twin.apply import Context
 from twin.changelog import Place, Tail
 from twin.copy import Copy
 from twin.delivery import Ticket, Writer
+from twin.kit.clock import SystemClock
 from twin.takeover import Takeover
 from twin.view import FormerOwner
 from twin.wire import codec, topics
@@ -34,8 +35,11 @@ PARTITIONS = 4
 class Message:
     """A record of the log, as confluent-kafka and aiokafka give it."""
 
-    def __init__(self, place: Place, offset: int, key: Any, value: Any, headers: Any) -> None:
+    def __init__(
+        self, place: Place, offset: int, key: Any, value: Any, headers: Any, at: int = T0
+    ) -> None:
         self._place = place
+        self._at = at
         self._offset = offset
         self._key = key.encode() if isinstance(key, str) else key
         self._value = value
@@ -59,6 +63,9 @@ class Message:
     def headers(self) -> list[tuple[str, bytes]]:
         return self._headers
 
+    def timestamp(self) -> tuple[int, int]:
+        return 1, self._at
+
     def error(self) -> None:
         return None
 
@@ -69,11 +76,15 @@ class Kafka:
     def __init__(self, name: str = "kafka") -> None:
         self.name = name
         self.logs: defaultdict[Place, list[Message]] = defaultdict(list)
+        self.now_ms: Callable[[], int] = SystemClock().now_ms
 
-    def append(self, place: Place, key: Any, value: Any, headers: Any = ()) -> Message:
-        """Write a record at once."""
+    def append(
+        self, place: Place, key: Any, value: Any, headers: Any = (), at: int | None = None
+    ) -> Message:
+        """Write a record at once; `at`: Kafka's time of it, ms; now unless given."""
         log = self.logs[place]
-        log.append(Message(place, len(log), key, value, headers))
+        at = self.now_ms() if at is None else at
+        log.append(Message(place, len(log), key, value, headers, at))
         return log[-1]
 
     def newest(self, topic: str, key: str) -> Any:

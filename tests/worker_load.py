@@ -87,7 +87,7 @@ class Load:
                 if not self._enough.is_set() and number % 15 == 3:
                     stories += self._short_stories()
                 stories = [story for story in stories if next(story, story) is None]
-                self._producer.flush()
+                self.flush()
                 if (self._enough.is_set() and not stories) or self._fault is not None:
                     return
                 time.sleep(ROUND_S)
@@ -134,6 +134,8 @@ class Load:
                 self.ask(car, "attributes", {"value": {"fleet": "berlin", "n": str(number)}})
             yield
             if self._enough.is_set():
+                # The last that is heard of it is late, or a duplicate.
+                self.telemetry(car, number - int(car.rpartition("-")[2]) % 2)
                 return
 
     def _matching(self, car: str) -> Story:
@@ -244,6 +246,10 @@ class Load:
         record = Telemetry(car, T0 + 100 * number, session, number, signals)
         self._produce(topics.TELEMETRY, car, codec.encode_telemetry(record))
 
+    def flush(self) -> None:
+        """Kafka has all that was sent."""
+        assert self._producer.flush(30) == 0
+
     def online(self, car: str, session: int) -> None:
         """A birth."""
         birth = {"state": "online", "session": session, "at": T0, "shard": 0}
@@ -266,8 +272,8 @@ class Load:
         """A JSON record about a car."""
         self._produce(topic, car, orjson.dumps({"vehicle_id": car, **fields}))
 
-    def _produce(self, topic: str, car: str, value: bytes) -> None:
-        self._producer.produce(topic, value, car)
+    def _produce(self, topic: str, car: str, value: bytes, headers: Any = ()) -> None:
+        self._producer.produce(topic, value, car, headers=list(headers))
         self.records += 1
 
     def _command(self, car: str, number: int, ttl_s: int = 3600) -> dict[str, Any]:

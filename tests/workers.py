@@ -8,19 +8,20 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import orjson
 import pytest
 
 from tests.processes import Process, until
 from tests.stacks import MakeStack, make_module_stack
-from tests.worker_accounts import Accounts, Progress
+from tests.worker_accounts import Accounts
 from tests.worker_load import Load
+from tests.worker_records import Progress
 from twin.local.data import Endpoints
 from twin.local.process import Child, spawn, tail
 
-__all__ = ["PARTITIONS", "Scene", "Worker", "make_module_stack", "scene", "servers"]
+__all__ = ["PARTITIONS", "Scene", "Worker", "make_module_stack", "scene", "servers", "share"]
 
 APP = Path(__file__).parent / "worker_app.py"
 SESSION_S = 2.0
@@ -80,6 +81,26 @@ class Worker(Process):
         """Whether it has ended."""
         return self.running.exit_code() is not None
 
+    def found_out(self, served: int = 1) -> bool:
+        """A former owner that woke up has ended by itself, or is a member again.
+
+        `served`: how often it had begun to serve before.
+        """
+        if self.ended():
+            assert self.running.exit_code() == 1, self.words
+            assert self.events("cannot go on")[-1]["error"], self.words
+            return True
+        return len(self.events("resumed")) > served
+
+    def labelled(self, name: str, label: str) -> dict[str, float]:
+        """A metric by the values of its one label."""
+        beginning = f'{name}{{{label}="'
+        return {
+            line.split('"')[1]: float(line.rpartition(" ")[2])
+            for line in self.get("/metrics")[1].splitlines()
+            if line.startswith(beginning)
+        }
+
     def serves(self) -> list[int]:
         """The partitions that it says it serves now."""
         told = [e for e in self._events() if e.get("event") in ("revoked", "resumed")]
@@ -106,6 +127,14 @@ class Worker(Process):
         return [orjson.loads(line) for line in lines if line.startswith(b"{")]
 
 
+class Checked(Protocol):
+    """A load that says when it fails."""
+
+    def check(self) -> bool:
+        """True while all is well; raises what went wrong."""
+        ...
+
+
 class Scene:
     """A stack on which workers live and die; `prefix` keeps the cars of a test apart."""
 
@@ -126,7 +155,7 @@ class Scene:
         """A load that is not started yet."""
         return Load(self.endpoints.kafka, self.endpoints.redis, self.prefix, **told)
 
-    def until(self, condition: Callable[[], Any], load: Load) -> Any:
+    def until(self, condition: Callable[[], Any], load: Checked) -> Any:
         """Wait under load; fails at once when the load does."""
         return until(lambda: load.check() and condition(), self._words)
 
@@ -144,12 +173,12 @@ class Scene:
         assert not found, report(found)
         return accounts
 
-    def check_soon(self, seconds: float = 40) -> Accounts:
+    def check_soon(self, accounts: Callable[[], Any] | None = None, seconds: float = 40) -> Any:
         """The accounts when they have become right, as they must."""
-        last: list[Accounts] = []
+        last: list[Any] = []
 
         def right() -> bool:
-            last[:] = [self.accounts()]
+            last[:] = [(accounts or self.accounts)()]
             return not last[0].faults()
 
         until(right, lambda: report(last[0].faults()), seconds)
@@ -171,6 +200,12 @@ class Scene:
 
     def _words(self) -> str:
         return "\n".join(f"{w.name}:\n{w.words}" for w in self.workers if w.child is not None)
+
+
+def share(partitions: list[int], *workers: Worker) -> bool:
+    """Whether each of the workers serves some of the partitions, and they all of them."""
+    served = [worker.serves() for worker in workers]
+    return all(served) and sorted(p for parts in served for p in parts) == partitions
 
 
 PARTITIONS = 4

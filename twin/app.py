@@ -12,6 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+import faust
+
+from twin.kit.security import KafkaSecurity
 from twin.settings import WorkerSettings
 from twin.stream import PollSchema, StreamApp
 from twin.wire import topics
@@ -43,6 +46,7 @@ def declare(settings: WorkerSettings, partitions: int) -> Declarations:
     app = StreamApp(
         GROUP,
         broker=";".join(f"kafka://{host}" for host in settings.kafka_bootstrap.split(",")),
+        broker_credentials=_credentials(settings),
         store="memory://",
         topic_partitions=partitions,
         topic_allow_declare=False,
@@ -68,6 +72,17 @@ def declare(settings: WorkerSettings, partitions: int) -> Declarations:
     inputs = app.topic(*INPUTS, schema=PollSchema())
     return Declarations(
         app, inputs, _table(app, topics.TWINS, partitions), _table(app, topics.LEDGER, partitions)
+    )
+
+
+def _credentials(security: KafkaSecurity) -> Any:
+    """For the group's member, which is aiokafka's client; all others are made by `twin.kit.kafka`."""
+    tls = security.kafka_tls()
+    if security.kafka_user is None:
+        return None if tls is None else faust.SSLCredentials(tls)
+    mechanism, user, password = security.kafka_user
+    return faust.SASLCredentials(
+        username=user, password=password, mechanism=mechanism, ssl_context=tls
     )
 
 

@@ -7,7 +7,8 @@ a former owner's late write. It does not count, and its key is named so that the
 once more: else compaction would keep the late one. A new owner begins with a fence, a record that says
 nothing but its epoch: what a former owner writes behind it is late, whether the new one has written
 anything else or not. Owners sign all that they write with their epoch, so what has none is a stranger's:
-it does not count either, is counted, and its key is named likewise.
+it does not count either, is counted, and its key is named likewise. So is what has an epoch far ahead
+of the record's own time: nobody could follow on it.
 
 Reading is by librdkafka in one thread: about 4 us a record of 2 KB, if the garbage collector is off.
 """
@@ -27,7 +28,6 @@ from confluent_kafka import (
     TopicCollection,
     TopicPartition,
 )
-from confluent_kafka.admin import AdminClient
 
 from twin.kit import kafka, logs
 from twin.wire import codec, topics
@@ -49,6 +49,9 @@ CHANGELOGS: Final = (topics.TWINS, topics.LEDGER)
 
 MAX_EPOCH: Final = 2**48
 """Epochs are below: they follow the seconds since 1970, and Redis counts in doubles."""
+AHEAD_S: Final = 86_400
+"""No owner's epoch is further ahead of the time of its record. Of the record and not of who reads: so
+every reader judges alike and for ever, and one whose clock is behind does not take all for strange."""
 
 # What is in hand at a time should fit into the processor's cache.
 _CONSUME: Final = 500
@@ -104,6 +107,8 @@ class Tail:
     """The highest seen."""
     floor: int = 0
     """What is read under a lower epoch is a former owner's, whatever its key; rises with what is read."""
+    fences: int = 0
+    """How many there are under the highest epoch."""
     overwritten: set[str] = field(default_factory=set)
     """Keys whose last record is a former owner's or a stranger's."""
     strange: int = 0
@@ -124,6 +129,8 @@ class Reader:
             "cartwin-restore",
             **{
                 "enable.partition.eof": True,
+                # Else a stranger's open transaction would hide what owners wrote behind it.
+                "isolation.level": "read_uncommitted",
                 # An end is told when a fetch has waited so long for more.
                 "fetch.wait.max.ms": 5,
                 "queued.max.messages.kbytes": 64 * 1024,
@@ -152,7 +159,7 @@ class Reader:
 
     def identity(self) -> dict[str, str]:
         """Kafka's own id of each changelog, new when the topic is. Raises `ChangelogUnreadable`."""
-        admin = AdminClient({"bootstrap.servers": self._bootstrap, "log_level": 0})
+        admin = kafka.admin(self._bootstrap)
         try:
             asked = admin.describe_topics(
                 TopicCollection(list(CHANGELOGS)), request_timeout=_ANSWER_S
@@ -204,6 +211,8 @@ def _take(tail: Tail, message: Any) -> None:
     key = "" if raw is None else raw.decode("utf-8", "replace")
     named = key in tail.newest or key == FENCE or _KEY.fullmatch(key) is not None
     epoch = epoch_of(value, headers) if named else 0
+    if epoch > message.timestamp()[1] // 1000 + AHEAD_S:
+        epoch = 0
     if not epoch:
         tail.stranger = tail.stranger if tail.strange else offset
         tail.strange += 1
@@ -211,9 +220,11 @@ def _take(tail: Tail, message: Any) -> None:
         if named:
             tail.overwritten.add(key)
         return
+    if epoch > tail.epoch:
+        tail.epoch, tail.fences = epoch, 0
     tail.floor = epoch
-    tail.epoch = max(tail.epoch, epoch)
     if key == FENCE:
+        tail.fences += epoch == tail.epoch
         return
     tail.newest[key] = Newest(value, headers, offset)
     if tail.overwritten:

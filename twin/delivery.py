@@ -49,16 +49,24 @@ class Writer:
         self._producer = producer
         self._ends: dict[Place, int] = {}
         self._foreign: dict[Place, int] = {}
+        self._heard: dict[Place, int] = {}
         self._polling = asyncio.Lock()
 
     def begin(self, place: Place, end: int) -> None:
         """From now on this worker alone writes to a changelog partition, which ends at `end`."""
-        self._ends[place] = end
+        self._ends[place] = self._heard[place] = end
         self._foreign[place] = 0
 
     def end(self, place: Place) -> int:
         """Where a changelog partition ends when all of ours is there."""
         return self._ends[place] + self._foreign[place]
+
+    def looked(self, place: Place, end: int) -> None:
+        """Nothing up to `end` is news; not taken note of while something of ours is on its way."""
+        ours = self.end(place)
+        if self._heard[place] == ours < end:
+            self._foreign[place] += end - ours
+            self._heard[place] = end
 
     def changelog(self, place: Place, entries: Sequence[Entry], ticket: Ticket) -> None:
         """Write records of different keys to a changelog partition."""
@@ -69,6 +77,7 @@ class Writer:
         def acknowledged(error: KafkaError | None, message: Message) -> None:
             if error is None:
                 end, known = (message.offset() or 0) + 1, self._foreign[place]
+                self._heard[place] = end
                 if end > expected + known:
                     self._foreign[place] = end - expected
                     ticket.foreign.append((place, expected + known - count, end))

@@ -11,7 +11,8 @@ from typing import Any, Final, get_args
 
 from twin.effects import DeadlineOf
 from twin.wire import topics
-from twin.wire.errors import Invalid, Reason
+from twin.wire.errors import Invalid, Misaddressed, Reason
+from twin.wire.ids import vehicle_of
 from twin.wire.records import CommandState, HealthState, OutcomeState, RequestKind
 
 MAX_ID: Final = 256
@@ -174,6 +175,13 @@ FIELDS: Final[Mapping[str, Mapping[str, Field]]] = {
 }
 """What each record must hold; the same names as in `wire.records`. Other fields are not kept."""
 
+
+def _said(states: Any) -> Callable[[Any], bool]:
+    """Whether something is an object with one of these states and a time."""
+    known = get_args(states)
+    return lambda v: isinstance(v, dict) and v.get("state") in known and type(v.get("at")) is int
+
+
 _WORD: Final = Field(_TEXT.check, "text")
 _TIMES: Final = Field(
     lambda v: v if isinstance(v, list) and all(type(n) is int for n in v) else None,
@@ -190,16 +198,35 @@ ENTRY: Final[Mapping[str, Field]] = {
     "expires_at": _INTEGER,
     "updated_at": _INTEGER,
     "by": _WORD,
-    "history": Field(lambda v: v if isinstance(v, list) else None, "a list"),
+    "history": Field(
+        lambda v: v if isinstance(v, list) and all(map(_said(CommandState), v)) else None,
+        "a list of {state, at}",
+    ),
     "attempts": _TIMES,
     "refusals": _optional(_TIMES),
+    "late": Field(
+        lambda v: v if _said(OutcomeState)(v) else None, "an object {state, at}", required=False
+    ),
+    "progress": _optional(_SHARE),
+    "cause": _optional(_OBJECT),
     "fleet": _TEXT,
     "idempotency_key": _TEXT,
+    "body_hash": _TEXT,
     "revision": _optional(_INTEGER),
 }
 """What an entry of the ledger must hold."""
 
 DEADLINE: Final = {"of": _one_of(get_args(DeadlineOf)), "ref": _ID, "due": _INTEGER}
+
+
+def check_entry(key: str, entry: Any) -> None:
+    """Whether an entry of the ledger under `key` is whole; raises `WireError` saying what is not."""
+    if not isinstance(entry, dict):
+        raise Invalid("a ledger entry is a JSON object", reason="bad_type")
+    check(entry, ENTRY, "a ledger entry")
+    vehicle_id, command_id = entry["vehicle_id"], entry["id"]
+    if vehicle_of(command_id) != vehicle_id or key != f"{vehicle_id}/{command_id}":
+        raise Misaddressed(f"entry of {command_id[:100]!r}")
 
 
 def check(fields: Mapping[str, Any], accepted: Mapping[str, Field], what: str) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from twin.apply import deadlines_of, deadlines_of_commands
 from twin.book import Book
 from twin.changelog import GRAVE, Kept, Newest, Tail
 from twin.deadlines import Deadlines
+from twin.fields import check_entry
 from twin.kit import logs
 from twin.outbox import Output, untold
 from twin.packed import Packed, load
@@ -90,6 +91,8 @@ class Restored:
     """Vehicle id and output, in order."""
     overwritten: list[str]
     """Keys of `twins` (a vehicle id) and `ledger` (vehicle/command) to be written once more."""
+    strange: list[str] = field(default_factory=list)
+    """Keys of `ledger` whose entries are not whole; they were passed over."""
 
     @property
     def entries(self) -> list[str]:
@@ -117,8 +120,7 @@ def restore(
     for vehicle_id, newest in twins.newest.items():
         _take_twin(owned, vehicle_id, newest, committed, context)
     commands = {} if held is None else {_key(command): command for command in held.book.all()}
-    for key, newest in ledger.newest.items():
-        _take_command(commands, key, newest)
+    strange = [k for k, newest in ledger.newest.items() if not _take_command(commands, k, newest)]
     told: list[tuple[str, Output]] = []
     for vehicle_id, outbox in twins.outboxes:
         for output in _untold(vehicle_id, outbox, committed):
@@ -129,7 +131,7 @@ def restore(
     owned.book.rebuild(owned.twins)
     owned.deadlines.add(deadlines_of_commands(owned.book.all(), context))
     owned.forget_graves()
-    return Restored(owned, told, sorted(twins.overwritten | ledger.overwritten))
+    return Restored(owned, told, sorted(twins.overwritten | ledger.overwritten), strange)
 
 
 def _untold(vehicle_id: str, outbox: bytes, committed: Mapping[str, int]) -> list[Output]:
@@ -177,16 +179,18 @@ def _grave(vehicle_id: str, newest: Newest) -> Grave:
         return {}
 
 
-def _take_command(commands: dict[str, Command], key: str, newest: Newest) -> None:
+def _take_command(commands: dict[str, Command], key: str, newest: Newest) -> bool:
+    """False when it is no entry: then what was held under its key stays."""
     if newest.value is None:
         commands.pop(key, None)
-        return
+        return True
     try:
         command: Command = orjson.loads(newest.value)
-        if _key(command) == key:
-            commands[key] = command
-    except (ValueError, KeyError, TypeError) as error:
-        log.error("no ledger entry", key=key[:160], error=repr(error)[:200])
+        check_entry(key, command)
+    except (WireError, ValueError):
+        return False
+    commands[key] = command
+    return True
 
 
 def _take_output(commands: dict[str, Command], output: Output) -> None:

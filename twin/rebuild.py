@@ -1,41 +1,47 @@
 """`python -m twin rebuild-view`: the read model made anew from `twins` and `ledger`, while workers run.
 
     each partition: changelogs -> newest of each key -> careful writes (an owner's newer one stays)
-    what Redis has and no changelog -> read on to the end -> still not there? -> careful removal
-    sets and orders against the documents -> read on once more, compare ids
+    read on -> what Redis has and no changelog -> read on -> still not there? the same as seen? -> removal
+    sets and orders against the documents -> read on, compare ids
 
-An owner tells Redis after Kafka has it. So what is in Redis at one moment is in the log by then, and
-so is the tombstone of a twin that an owner removed from Redis before we put it back: both are seen by
-reading on to the end before anything is removed.
+Nothing here waits for an owner or trusts that one is at work. An owner tells Redis of a twin when Kafka
+has its record, and of a command when Kafka has it in the outbox of that record; the command's own
+record in `ledger` may come any time later. So what is in Redis at one moment is in `twins` by then, as
+a document or in an outbox, and whoever reads on to the end knows it (`twin.known`): strays are looked
+for first, and judged behind that. What an owner removed before we put it back has its tombstone there
+by then, too. And a stray goes only if it is still what was seen: what an owner shows under its name in
+the meantime is something else.
 """
 
 import asyncio
 import sys
 import time
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from typing import Final
 
 import orjson
 from pydantic import Field
 
-from twin.changelog import Newest, Place, Reader, Tail
+from twin.changelog import Place, Reader, Tail
 from twin.kit import kafka, logs
+from twin.kit.clock import SystemClock
 from twin.kit.settings import RedisUrl, Settings
+from twin.known import Known, Told
 from twin.packed import Version, load
 from twin.view.repair import Repair, chunks
 from twin.view.rows import row
-from twin.wire import topics
+from twin.wire import keys, topics
 from twin.wire.errors import CartwinError, Malformed
-from twin.wire.records import Command
 
 log = logs.get(__name__)
 
 _SETTLE_S: Final = 15.0
-"""So long an owner may take to show what it has written to Kafka."""
+"""So long an owner may take to show what it has written to Kafka; else the verdict is that it differs."""
 _PAUSE_S: Final = 0.2
 _REACH_S: Final = 10.0
-_NEVER: Final[Version] = (0, 0, 0)
-"""Of a twin that we did not write."""
+_MINUTE_MS: Final = 60_000
+_TRIES: Final = 10
 
 
 class RebuildSettings(Settings):
@@ -46,7 +52,7 @@ class RebuildSettings(Settings):
 
 @dataclass(slots=True)
 class Report:
-    """What was found and done. `missing`, `extra`: twins in the log and not in Redis, and the reverse."""
+    """What was found and done. `missing`, `extra`: in the log and not in Redis, and the reverse."""
 
     ok: bool = False
     twins: int = 0
@@ -55,158 +61,148 @@ class Report:
     newer: int = 0
     """Twins of which Redis had a newer document already."""
     removed: int = 0
+    commands_removed: int = 0
     tidied: int = 0
     unreadable: int = 0
     strange: int = 0
     """Records that no owner wrote; passed over, as owners do."""
     missing: int = 0
     extra: int = 0
+    commands_missing: int = 0
+    commands_extra: int = 0
     seconds: float = 0
 
 
 @dataclass(slots=True)
 class Rebuild:
-    """One run. What it remembers of a twin is its version, of a command its id."""
+    """One run. What it remembers is in `known`."""
 
     reader: Reader
     repair: Repair
     partitions: int
+    known: Known = field(default_factory=Known)
     report: Report = field(default_factory=Report)
     _tails: dict[Place, Tail] = field(default_factory=dict)
-    _twins: dict[str, Version] = field(default_factory=dict)
-    _commands: set[str] = field(default_factory=set)
-    _gone: dict[str, Version] = field(default_factory=dict)
-    """Seen as deleted while reading on."""
+    _clock: SystemClock = field(default_factory=SystemClock)
 
     async def run(self) -> Report:
         """Rebuild and compare. Raises `RedisUnavailable`, `ChangelogUnreadable`."""
         started = time.monotonic()
         for partition in range(self.partitions):
-            places = [(topics.TWINS, partition), (topics.LEDGER, partition)]
-            self._tails |= {place: Tail() for place in places}
-            await self._read(places)
-            await self._put_twins(self._taken((topics.TWINS, partition)))
-            await self._put_commands(self._taken((topics.LEDGER, partition)))
-            _say(
-                f"partition {partition + 1} of {self.partitions}: {len(self._twins):,} twins,"
-                f" {len(self._commands):,} commands so far"
-            )
+            await self._put(await self._read([partition]))
+            _say(f"partition {partition + 1} of {self.partitions}: {len(self.known.twins):,} twins")
+        # What came in the meantime; its owner may have shown it, or may be gone.
+        await self._put(await self._read(range(self.partitions)))
         await self._remove()
         self.report.tidied = await self.repair.tidy()
         await self._compare()
-        self.report.twins, self.report.commands = len(self._twins), len(self._commands)
+        self.report.twins = len(self.known.twins)
+        self.report.commands = sum(1 for _ in self.known.expected(self._clock.now_ms()))
         self.report.seconds = round(time.monotonic() - started, 3)
         return self.report
 
-    async def _read(self, places: list[Place]) -> None:
-        tails = {place: self._tails[place] for place in places}
-        await asyncio.to_thread(self.reader.read, tails, lambda: True)
-        for place, tail in tails.items():
-            tail.outboxes.clear()
-            tail.overwritten.clear()
-            if tail.strange:
-                log.error("records that no owner wrote", place=place, records=tail.strange)
-                self.report.strange += tail.strange
-                tail.strange = 0
+    async def _read(self, partitions: Iterable[int]) -> Told:
+        """Follow the changelogs of partitions to their ends, and take note.
 
-    def _taken(self, place: Place) -> list[tuple[str, Newest]]:
-        """What was read of a place since the last call."""
-        newest = self._tails[place].newest
-        taken = list(newest.items())
-        newest.clear()
-        return taken
+        The ledger first: so `twins` has whatever a ledger's record follows from.
+        """
+        told = Told()
+        for topic, take in (
+            (topics.LEDGER, self.known.take_ledger),
+            (topics.TWINS, self.known.take_twins),
+        ):
+            tails = {(topic, p): self._tails.setdefault((topic, p), Tail()) for p in partitions}
+            await asyncio.to_thread(self.reader.read, tails, lambda: True)
+            for place, tail in tails.items():
+                take(tail, told)
+                tail.newest.clear()
+                tail.outboxes.clear()
+                tail.overwritten.clear()
+                if tail.strange:
+                    log.error("records that no owner wrote", place=place, records=tail.strange)
+                    self.report.strange += tail.strange
+                    tail.strange = 0
+        return told
 
-    async def _put_twins(self, records: list[tuple[str, Newest]]) -> None:
-        for part in chunks([(key, n.value) for key, n in records if n.value is not None]):
+    async def _put(self, told: Told) -> None:
+        for twins in chunks(list(told.twins.items())):
+            rows = {vehicle_id: row(vehicle_id, packed) for vehicle_id, packed in twins}
+            newer = await self.repair.put(rows)
+            self.report.written += len(rows) - len(newer)
+            self.report.newer += len(newer)
+            await self._enter(newer)
+        now_ms = self._clock.now_ms()
+        wanted = [c for name, c in told.commands.items() if self.known.expects(name, now_ms)]
+        for commands in chunks(wanted):
+            await self.repair.put_commands(commands)
+
+    async def _enter(self, ids: list[str]) -> None:
+        """Twins of which Redis has a newer state get the whole index of that one."""
+        for _ in range(_TRIES):
+            if not ids:
+                return
             rows = {}
-            for vehicle_id, value in part:
+            for vehicle_id, value in zip(ids, await self.repair.values(ids), strict=True):
                 try:
-                    rows[vehicle_id] = row(vehicle_id, load(value)[0])
-                except (Malformed, LookupError, TypeError) as error:
-                    self.report.unreadable += 1
-                    log.error(
-                        "no twin document", vehicle_id=vehicle_id[:80], error=repr(error)[:200]
-                    )
-            if rows:
-                written = await self.repair.put(rows)
-                self.report.written += written
-                self.report.newer += len(rows) - written
-            self._twins |= {vehicle_id: made.version for vehicle_id, made in rows.items()}
-
-    async def _put_commands(self, records: list[tuple[str, Newest]]) -> None:
-        for part in chunks([(key, n.value) for key, n in records if n.value is not None]):
-            entries = []
-            for key, value in part:
-                try:
-                    entries.append(entry(key, value))
-                except (ValueError, LookupError, TypeError) as error:
-                    self.report.unreadable += 1
-                    log.error("no ledger entry", key=key[:160], error=repr(error)[:200])
-            await self.repair.put_commands(entries)
-            self._commands.update(command["id"] for command in entries)
-
-    async def _read_on(self) -> None:
-        """Follow the changelogs to their ends. Owners show what they write; this only takes note."""
-        await self._read(list(self._tails))
-        for place in self._tails:
-            for key, newest in self._taken(place):
-                if place[0] == topics.LEDGER:
-                    command_id = key.partition("/")[2]
-                    if newest.value is None:
-                        self._commands.discard(command_id)
-                    else:
-                        self._commands.add(command_id)
-                elif newest.value is None:
-                    if key in self._twins:
-                        self._gone[key] = self._twins.pop(key)
-                else:
-                    self._gone.pop(key, None)
-                    self._twins[key] = self._twins.get(key, _NEVER)
+                    rows[vehicle_id] = row(vehicle_id, load(keys.document_of(value))[0])
+                except (Malformed, ValueError) as error:
+                    log.error("no twin in Redis", name=vehicle_id, error=repr(error)[:200])
+            # One that has moved on meanwhile once more; its owner cannot outrun this for long.
+            ids = await self.repair.put(rows) if rows else []
 
     async def _remove(self) -> None:
-        strays: dict[str, Version] = {}
-        async for page in self.repair.ids():
-            unknown = [vehicle_id for vehicle_id in page if vehicle_id not in self._twins]
-            strays |= zip(unknown, await self.repair.versions(unknown), strict=True)
-        commands: set[str] = set()
+        # What was removed before we put it back is known as removed behind this.
+        await self._read(range(self.partitions))
+        twins: dict[str, Version] = {}
+        for pages in (self.repair.ids(), self.repair.documents()):
+            async for page in pages:
+                unknown = [vehicle_id for vehicle_id in page if not self.known.has_twin(vehicle_id)]
+                for part in chunks(unknown):
+                    twins |= zip(part, await self.repair.versions(part), strict=True)
+        commands: dict[str, str] = {}
         async for page in self.repair.commands():
-            commands.update(command_id for command_id in page if command_id not in self._commands)
-        await self._read_on()
-        strays = {v: there for v, there in strays.items() if v not in self._twins} | self._gone
-        for part in chunks(list(strays.items())):
-            self.report.removed += await self.repair.drop(dict(part))
-        for ids in chunks(sorted(commands - self._commands)):
-            await self.repair.remove(ids)
+            for part in chunks([command_id for command_id in page if self.known.stray(command_id)]):
+                commands |= zip(part, await self.repair.digests(part), strict=True)
+        # What was seen and is an owner's is known behind this.
+        await self._read(range(self.partitions))
+        for dropped in chunks([(v, at) for v, at in twins.items() if not self.known.has_twin(v)]):
+            self.report.removed += await self.repair.drop(dict(dropped))
+        for removed in chunks([(c, seen) for c, seen in commands.items() if self.known.stray(c)]):
+            self.report.commands_removed += await self.repair.remove(dict(removed))
 
     async def _compare(self) -> None:
         """Ids of Redis against those of the log; owners at work get time to show their latest."""
         deadline = time.monotonic() + _SETTLE_S
-        missing, extra = await self._differences()
-        while (missing or extra) and time.monotonic() < deadline:
+        found = await self._differences()
+        while any(found) and time.monotonic() < deadline:
             await asyncio.sleep(_PAUSE_S)
-            still_missing, still_extra = await self._differences()
-            missing &= still_missing
-            extra &= still_extra
-        self.report.missing, self.report.extra = len(missing), len(extra)
-        self.report.ok = not (missing or extra or self.report.unreadable)
+            found = [a & b for a, b in zip(found, await self._differences(), strict=True)]
+        report = self.report
+        report.unreadable = len(self.known.unreadable)
+        report.missing, report.extra, report.commands_missing, report.commands_extra = map(
+            len, found
+        )
+        report.ok = not (any(found) or report.unreadable)
 
-    async def _differences(self) -> tuple[set[str], set[str]]:
-        """Twins in the log before and after Redis was read and not there; and those only there."""
-        await self._read_on()
-        before = set(self._twins)
-        there = {vehicle_id async for page in self.repair.ids() for vehicle_id in page}
-        await self._read_on()
-        return (before & self._twins.keys()) - there, there - self._twins.keys()
+    async def _differences(self) -> list[set[str]]:
+        """Twins in the log before and after Redis was read and not there; those only there.
 
-
-def entry(key: str, value: bytes) -> Command:
-    """A ledger entry under its key; raises ValueError, LookupError or TypeError when it is none."""
-    command: Command = orjson.loads(value)
-    if f"{command['vehicle_id']}/{command['id']}" != key:
-        raise ValueError(f"entry of {command['id']!r}")
-    if not all(isinstance(command[name], int) for name in ("issued_at", "updated_at")):
-        raise TypeError("times are numbers")
-    return command
+        And the same of commands.
+        """
+        # Final ones that end by themselves in between are not missed.
+        soon_ms = self._clock.now_ms() + _MINUTE_MS
+        await self._read(range(self.partitions))
+        twins, commands = set(self.known.twins), set(self.known.expected(soon_ms))
+        listed = {vehicle_id async for page in self.repair.ids() for vehicle_id in page}
+        there = {vehicle_id async for page in self.repair.documents() for vehicle_id in page}
+        entries = {command_id async for page in self.repair.commands() for command_id in page}
+        await self._read(range(self.partitions))
+        return [
+            (twins & self.known.twins.keys()) - (listed & there),
+            {v for v in listed | there if not self.known.has_twin(v)},
+            {c for c in commands - entries if self.known.expects(c, soon_ms)},
+            {command_id for command_id in entries if self.known.stray(command_id)},
+        ]
 
 
 def main(*, json: bool) -> int:
@@ -242,8 +238,10 @@ def _sentences(report: Report) -> str:
         f"The read model {verdict}: {report.twins:,} twins, {report.commands:,} commands,"
         f" {report.seconds:g} s.\n"
         f"{report.written:,} documents written, {report.newer:,} newer ones kept,"
-        f" {report.removed:,} twins removed, {report.tidied:,} stale index entries removed.\n"
-        f"{report.missing:,} twins missing, {report.extra:,} too many,"
+        f" {report.removed:,} twins and {report.commands_removed:,} commands removed,"
+        f" {report.tidied:,} stale index entries removed.\n"
+        f"{report.missing:,} twins and {report.commands_missing:,} commands missing,"
+        f" {report.extra:,} twins and {report.commands_extra:,} commands too many,"
         f" {report.unreadable:,} records unreadable."
     )
 

@@ -4,7 +4,8 @@
           -> new epoch, fence -> read up to the fence -> Owned, local copy -> the next group
 
 The epoch of an owner is greater than any that it finds in the changelog, and not below the seconds since
-1970, so that a Redis which outlived its Kafka does not take it for a former owner. The fence decides
+1970, so that a Redis which outlived its Kafka does not take it for a former owner. Where that would be
+too far ahead of the clock (`changelog.AHEAD_S`), the clock is waited for. The fence decides
 what a former owner still did: a batch in front of it is durable and known here; one behind it is late,
 and its writer sees the gap before it tells anything.
 
@@ -19,13 +20,13 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Final
+from operator import itemgetter
+from typing import Any, Final
 
 from twin.changelog import (
+    AHEAD_S,
     CHANGELOGS,
     FENCE,
-    MAX_EPOCH,
-    ChangelogUnreadable,
     Kept,
     Place,
     Reader,
@@ -34,7 +35,7 @@ from twin.changelog import (
 )
 from twin.copy import Copy
 from twin.delivery import Ticket, Writer
-from twin.kit import logs
+from twin.kit import logs, metrics
 from twin.kit.clock import SystemClock
 from twin.owned import Owned, Restored, restore
 from twin.sift import sift, tellable
@@ -46,6 +47,8 @@ log = logs.get(__name__)
 
 GROUP: Final = 2
 """Partitions that are read and built at a time; a group costs some 15 ms of waiting besides."""
+
+_ROUND_S: Final = 1.0
 
 Committed = Mapping[int, Mapping[str, int]]
 """Partition -> input topic -> offset of the next record."""
@@ -97,6 +100,7 @@ class Restoring:
                     "records that no owner wrote are passed over",
                     place=place, records=tail.strange, first_offset=tail.stranger,
                 )  # fmt: skip
+                metrics.TWIN_STRANGE.inc(tail.strange)
                 tail.strange = 0
         return read
 
@@ -142,18 +146,15 @@ class Restoring:
         epochs = {
             p: max(now_s, *(tails[topic, p].epoch + 1 for topic in CHANGELOGS)) for p in committed
         }
-        for partition, epoch in epochs.items():
-            if epoch >= MAX_EPOCH:
-                # Under it our own records would count as a stranger's when they are read again.
-                raise ChangelogUnreadable(
-                    f"partition {partition} of {' or '.join(CHANGELOGS)} has epoch {epoch - 1}, which"
-                    " no owner wrote and none can follow"
-                )
+        if not await self._await_clock(epochs, wanted):
+            return False
         await self._fence(epochs)
         if not await self.read(tails, wanted):
             return False
         for partition, epoch in epochs.items():
-            if tails[topics.TWINS, partition].epoch > epoch:
+            found = tails[topics.TWINS, partition]
+            # Two that came at once may both follow on the same epoch, when that is ahead of the clock.
+            if found.epoch > epoch or found.fences > 1:
                 raise FormerOwner(f"partition {partition} was taken over by another worker")
         read = time.monotonic()
         made = await asyncio.to_thread(self._build, committed, held, tails, epochs)
@@ -179,6 +180,24 @@ class Restoring:
                     tail = self._copy.tail(place, *self._reader.bounds(place))
                 tails[place] = tail or Tail()
         return tails
+
+    def ahead_s(self, epoch: int) -> int:
+        """For how long an epoch is further ahead of the clock than readers accept it; <= 0 when not."""
+        return epoch - AHEAD_S - self._clock.now_ms() // 1000
+
+    async def _await_clock(self, epochs: Mapping[int, int], wanted: Callable[[], bool]) -> bool:
+        """Until our own records cannot count as a stranger's; False when no longer `wanted`."""
+        partition, epoch = max(epochs.items(), key=itemgetter(1))
+        if (ahead_s := self.ahead_s(epoch)) > 0:
+            log.error(
+                "the changelog is ahead of this machine's clock by more than a day: is the clock right?",
+                partition=partition, epoch=epoch - 1, waiting_s=ahead_s,
+            )  # fmt: skip
+        while (ahead_s := self.ahead_s(epoch)) > 0:
+            if not wanted():
+                return False
+            await asyncio.sleep(min(ahead_s, _ROUND_S))
+        return True
 
     async def _fence(self, epochs: Mapping[int, int]) -> None:
         """From here on a former owner's writes are late, and it sees that it is one (`Writer`)."""
@@ -220,7 +239,8 @@ def _restored(
     """See `owned.restore`; what no owner can have written is left out."""
     try:
         restored = restore(partition, epoch, twins, ledger, offsets, context, held)
-        strange = [output for car, output in restored.untold if not tellable(car, output)]
+        strange: list[Any] = restored.strange
+        strange += [output for car, output in restored.untold if not tellable(car, output)]
     except (LookupError, TypeError, ValueError, AttributeError) as error:
         why = repr(error)[:200]
     else:
@@ -228,7 +248,7 @@ def _restored(
             return restored
         why = repr(strange[0])[:200]
     log.error("a changelog holds what no owner writes", partition=partition, why=why)
-    sift(twins, ledger)
+    metrics.TWIN_STRANGE.inc(sift(twins, ledger))
     return restore(partition, epoch, twins, ledger, offsets, context, held)
 
 

@@ -2,9 +2,9 @@
 
     tails that could not be restored -> sift -> the same without entries and outboxes that are not whole
 
-Records without an epoch, and documents, are judged where they are read. Entries and outboxes are what
-only owners write, so to check each of them would be for nothing: they are checked when a restore failed
-or found something to tell that nobody could be told.
+Records without an epoch are judged where they are read; documents and entries by `restore`, which passes
+over what is not whole. Outboxes are what only owners write, so to check each of them would be for
+nothing: they are checked when a restore failed or found something to tell that nobody could be told.
 """
 
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ from typing import Any, Final, get_args
 import orjson
 
 from twin.changelog import Tail
-from twin.fields import ENTRY, check
+from twin.fields import check_entry
 from twin.kit import logs
 from twin.outbox import Kind, Output, untold
 from twin.wire.errors import WireError
@@ -23,9 +23,10 @@ log = logs.get(__name__)
 _KINDS: Final = frozenset(get_args(Kind))
 
 
-def sift(twins: Tail, ledger: Tail) -> None:
-    """Remove entries from `ledger` and outboxes from `twins` that are not whole."""
-    for key in [key for key, newest in ledger.newest.items() if not _entry(key, newest.value)]:
+def sift(twins: Tail, ledger: Tail) -> int:
+    """Remove entries from `ledger` and outboxes from `twins` that are not whole; how many."""
+    strange = [key for key, newest in ledger.newest.items() if not _entry(key, newest.value)]
+    for key in strange:
         log.error("no ledger entry", key=key)
         del ledger.newest[key]
     whole = []
@@ -34,7 +35,9 @@ def sift(twins: Tail, ledger: Tail) -> None:
             whole.append((vehicle_id, outbox))
         else:
             log.error("no outbox", vehicle_id=vehicle_id)
+    removed = len(strange) + len(twins.outboxes) - len(whole)
     twins.outboxes = whole
+    return removed
 
 
 def tellable(vehicle_id: str, output: Output) -> bool:
@@ -61,12 +64,11 @@ def _outbox(vehicle_id: str, outbox: bytes) -> bool:
 def _entry(key: str, value: bytes | None) -> bool:
     if value is None:
         return True
-    command = _object(value)
     try:
-        check(command, ENTRY, "a ledger entry")
+        check_entry(key, _object(value))
     except WireError:
         return False
-    return f"{command['vehicle_id']}/{command['id']}" == key
+    return True
 
 
 def _object(value: bytes | None) -> Mapping[str, Any]:

@@ -147,9 +147,11 @@ class Takeover:
                     f"partition {place[1]} of {place[0]} has epoch {tail.epoch}, ours is {owned.epoch}:"
                     " another worker took it over"
                 )
-            log.warning("late writes of a former owner", place=place, keys=len(tail.overwritten))
-            metrics.TWIN_WRITTEN_AGAIN.inc(len(tail.overwritten))
-            await self._write_again(owned, tail.overwritten)
+            self._writer.looked(place, tail.end)
+            if tail.overwritten:
+                log.warning("written over", place=place, keys=len(tail.overwritten))
+                metrics.TWIN_WRITTEN_AGAIN.inc(len(tail.overwritten))
+                await self._write_again(owned, tail.overwritten)
 
     async def watch(self, serving: Callable[[], bool]) -> None:
         """Look for late writes where nothing of ours shows them: partitions without traffic.
@@ -157,6 +159,11 @@ class Takeover:
         Only while `serving`: in a rebalance somebody else may write by right.
         """
         for partition, owned in list(self._owner.parts.items()):
+            if self._restoring.ahead_s(owned.epoch) > 0:
+                raise ChangelogUnreadable(
+                    f"partition {partition} is ours under epoch {owned.epoch}: the clock was set back by"
+                    " more than a day since, and what we write would count as a stranger's"
+                )
             for topic in CHANGELOGS:
                 place = (topic, partition)
                 end = self._writer.end(place)

@@ -1,7 +1,6 @@
 """The poll transport when Kafka, the agent or a topic fails (tests/stream_bench.py)."""
 
 import os
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,6 +8,7 @@ import pytest
 
 from tests.processes import until
 from tests.stacks import make_stack
+from tests.stream_app import SESSION_S
 from tests.stream_bench import PARTITIONS, Bench, Load
 from twin.local import kafka as local_kafka
 from twin.local import probe
@@ -43,9 +43,11 @@ def resident_bytes(child: Child) -> int:
 def test_a_member_that_has_nothing_to_read_stays_in_the_group(bench):
     """Though its client of the group fetches nothing, for longer than a member may be idle."""
     bench.produce(1)
-    bench.start("a", idle_s=1.0)
+    member = bench.start("a", idle_s=1.0)
     bench.until_all()
-    time.sleep(5.0)
+    before = len(bench.times(member, "heartbeat"))
+    # One a second; behind each the client looks whether it has been idle for too long.
+    bench.until(lambda: len(bench.times(member, "heartbeat")) > before + 3, "no heartbeats")
     bench.produce(1)
     bench.until_all()
     bench.check()
@@ -100,7 +102,12 @@ def test_a_broker_that_goes_and_comes_back_costs_nothing(make_stack, tmp_path):
             [broker] = [child for child in stack.children() if child.name == "kafka"]
             broker.terminate()
             assert broker.wait(60) is not None
-            time.sleep(12.0)
+
+            def longer_than_a_session() -> bool:
+                failed = bench.times(member, "Unable connect to node")
+                return bool(failed) and failed[-1] - failed[0] > SESSION_S
+
+            bench.until(longer_than_a_session, "it does not look for the broker")
             before = len(bench.polls())
             jars = local_kafka.class_path(os.environ)
             assert jars is not None

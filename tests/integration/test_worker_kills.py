@@ -50,12 +50,59 @@ STEPS = [
 ]
 
 
+WITHOUT_OUTPUTS = [
+    (point, store)
+    for point, store in STEPS
+    if point in OWNING and "half" not in point and point not in ("outputs produced", "answered")
+]
+"""Those that telemetry comes to which changes nothing but counts."""
+
+
 @pytest.mark.deep
 @pytest.mark.parametrize(("point", "store"), STEPS)
 def test_a_worker_killed_again_and_again_at_one_step(scene, store, point):
     """At the first, the third and the tenth time that it comes there."""
     counts = (1, 1, 1) if point in TAKING_OVER else (1, 3, 10, 3, 1, 10)
     kill_at(scene, store, [(point, count) for count in counts])
+
+
+@pytest.mark.parametrize(
+    ("point", "store"),
+    [
+        ("changelog", "rocksdb"),
+        *(
+            pytest.param(*step, marks=pytest.mark.deep)
+            for step in WITHOUT_OUTPUTS
+            if step != ("changelog", "rocksdb")
+        ),
+    ],
+)
+def test_a_last_record_that_was_no_news_is_counted_once_over_a_kill(scene, point, store):
+    """Of a car whose last record is late, and of one whose last is a duplicate."""
+    late, twice = (f"{scene.prefix}-plain-{number}" for number in range(2))
+    load = scene.load()
+    for number in range(4):
+        load.telemetry(late, number)
+        load.telemetry(twice, number)
+    load.flush()
+    worker = scene.worker("w", STORE=store)
+    worker.start()
+    scene.until(worker.serves, load)
+    scene.settle()
+    worker.kill()
+    worker.start(point)
+    scene.until(worker.serves, load)
+    load.telemetry(late, 2)
+    load.telemetry(twice, 3)
+    load.flush()
+    worker.killed(load)
+    worker.start()
+    scene.until(worker.serves, load)
+    scene.settle()
+    accounts = scene.check()
+    counts = {car: accounts.twins[car].fields["counts"] for car in (late, twice)}
+    assert counts == {late: {"late": 1, "duplicates": 0}, twice: {"late": 0, "duplicates": 1}}
+    assert worker.stop() == 0, worker.words
 
 
 PLACES = [(topic, p) for topic in (topics.TWINS, topics.LEDGER) for p in range(PARTITIONS)]

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from tests.poison import Poison, poisons
 from tests.processes import Process, until
 from tests.stacks import make_module_stack
-from tests.worker_accounts import Progress
+from tests.worker_records import Progress
 from twin import inputs
 from twin.app import GROUP, INPUTS
 from twin.kit import kafka

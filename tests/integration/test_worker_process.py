@@ -1,71 +1,46 @@
 """The twin worker as a process on real Kafka and Redis: what it promises when it is killed."""
 
-import json
+import contextlib
 import os
 import signal
-import subprocess
-import sys
 import time
-import urllib.error
-import urllib.request
-from pathlib import Path
+from collections.abc import Iterator
 
 import orjson
 import pytest
 import redis
-from confluent_kafka import Consumer, TopicPartition
 
-from tests.processes import until
+from tests.kafka_log import read_topic
+from tests.processes import Process, until
+from tests.stacks import make_module_stack
 from twin.kit import kafka as kit_kafka
-from twin.local.options import FREE_PORTS, Options
-from twin.local.ports import PortPicker
-from twin.local.stack import Stack
 from twin.wire import codec, ids, keys, topics
 from twin.wire.partition import partition_of
 from twin.wire.telemetry import Telemetry
 
-pytestmark = pytest.mark.integration
+__all__ = ["make_module_stack"]
 
-ROOT = Path(__file__).parents[2]
+pytestmark = pytest.mark.integration
 
 
 class Bench:
     """One Kafka and Redis with a worker that can be killed and started again."""
 
     def __init__(self, endpoints, log_dir):
-        self.kafka = endpoints.kafka
         self.redis = redis.from_url(endpoints.redis)
-        self.redis_url = endpoints.redis
         self.producer = kit_kafka.producer(endpoints.kafka, "test")
-        self.log_dir = log_dir
-        self.process = None
-        self.starts = 0
+        self.worker = Process("worker", endpoints, log_dir, WORKER_ID="worker-0")
+        self.kafka = endpoints.kafka
 
     def start(self):
-        port = self.port = PortPicker().free()
-        self.starts += 1
-        env = {
-            **os.environ,
-            "KAFKA_BOOTSTRAP": self.kafka,
-            "REDIS_URL": self.redis_url,
-            "HEALTH_PORT": str(port),
-            "LOG_FORMAT": "json",
-            "WORKER_ID": "worker-0",
-        }
-        with (self.log_dir / f"worker-{self.starts}.log").open("wb") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "twin", "worker"], env=env, cwd=ROOT, stdout=log, stderr=log
-            )
+        """A worker that runs, if there is none."""
+        if self.worker.child is None or self.worker.child.exit_code() is not None:
+            self.worker.start()
 
     def kill(self):
-        self.process.send_signal(signal.SIGKILL)
-        self.process.wait()
-
-    def stop(self):
-        if self.process and self.process.poll() is None:
-            self.process.terminate()
-            return self.process.wait(30)
-        return None
+        """And another one in its place."""
+        self.worker.kill()
+        self.worker.start()
 
     def send(self, topic, key, value, headers=None):
         self.producer.produce(topic, value, key, headers=headers or [])
@@ -109,64 +84,37 @@ class Bench:
         return orjson.loads(keys.document_of(value)) if value else None
 
     def not_ready(self):
+        """Why the worker is not ready."""
+        status, text = self.worker.get("/readyz")
+        return orjson.loads(text)["why"] if status else {"answer": text}
+
+    @contextlib.contextmanager
+    def hanging_redis(self) -> Iterator[None]:
+        """Redis takes connections and answers nothing."""
+        server = self.redis.info("server")["process_id"]
+        os.kill(server, signal.SIGSTOP)
         try:
-            with urllib.request.urlopen(
-                f"http://127.0.0.1:{self.port}/readyz", timeout=5
-            ) as answer:
-                return json.load(answer)["why"]
-        except urllib.error.HTTPError as error:
-            with error:
-                return json.load(error)["why"]
+            yield
+        finally:
+            os.kill(server, signal.SIGCONT)
 
     def read(self, topic):
-        """Every record of a topic, from the beginning to its end as it is now."""
-        return read(self.kafka, topic)
-
-
-def read(bootstrap, topic):
-    consumer = Consumer({"bootstrap.servers": bootstrap, "group.id": "reader"})
-    try:
-        partitions = consumer.list_topics(topic, timeout=10).topics[topic].partitions
-        ends = {}
-        for number in partitions:
-            place = TopicPartition(topic, number, 0)
-            ends[number] = consumer.get_watermark_offsets(place, timeout=10)[1]
-        consumer.assign([TopicPartition(topic, n, 0) for n, end in ends.items() if end])
-        left = {n for n, end in ends.items() if end}
-        records = []
-        while left:
-            message = consumer.poll(10)
-            assert message is not None, f"{topic} did not give what it has"
-            assert message.error() is None
-            records.append(message)
-            if message.offset() + 1 >= ends[message.partition()]:
-                left.discard(message.partition())
-        return records
-    finally:
-        consumer.close()
+        """The records of a topic, as JSON and without tombstones, from the oldest on."""
+        return [orjson.loads(r.value()) for r in read_topic(self.kafka, topic) if r.value()]
 
 
 @pytest.fixture(scope="module")
-def module_bench(tmp_path_factory):
-    options = Options(
-        data_dir=tmp_path_factory.mktemp("worker"),
-        ports=FREE_PORTS,
-        processes=(),
-        partitions=4,
-        mqtt="amqtt",
-    )
-    stack = Stack(options)
-    made = Bench(stack.start(), tmp_path_factory.mktemp("logs"))
+def module_bench(make_module_stack, tmp_path_factory):
+    _, endpoints = make_module_stack(partitions=4, mqtt="amqtt")
+    made = Bench(endpoints, tmp_path_factory.mktemp("logs"))
     yield made
-    made.stop()
-    stack.stop()
+    made.worker.stop()
 
 
 @pytest.fixture
 def bench(module_bench):
     """The module's Kafka and Redis with a running worker; tests keep apart by their vehicle ids."""
-    if module_bench.process is None or module_bench.process.poll() is not None:
-        module_bench.start()
+    module_bench.start()
     return module_bench
 
 
@@ -188,7 +136,6 @@ def test_kills_under_load_lose_nothing_and_apply_nothing_twice(bench):
                 "no start",
             )
             bench.kill()
-            bench.start()
     last = {f"car-{car}": sequence for car in range(cars)}
     until(
         lambda: all((bench.twin(v) or {"reported": {"speed": {"s": 0}}})["reported"]["speed"]["s"] == s
@@ -201,14 +148,13 @@ def test_kills_under_load_lose_nothing_and_apply_nothing_twice(bench):
         partition = partition_of(vehicle_id.encode(), 4)
         assert twin["applied"]["telemetry"][0] == partition
     # What was told and not committed is told again after a kill: the same bytes under the same id.
-    told = {orjson.loads(r.value())["id"]: set() for r in bench.read("changes")}
-    for record in bench.read("changes"):
-        told[orjson.loads(record.value())["id"]].add(record.value())
-    assert all(len(versions) == 1 for versions in told.values())
-    changes = [orjson.loads(version) for versions in told.values() for version in versions]
+    told = {}
+    for record in read_topic(bench.kafka, "changes"):
+        assert told.setdefault(orjson.loads(record.value())["id"], record.value()) == record.value()
+    changes = map(orjson.loads, told.values())
     created = [c["vehicle_id"] for c in changes if c["kind"] == "created"]
     assert sorted(v for v in created if v in last) == sorted(last)
-    assert bench.stop() == 0
+    assert bench.worker.stop() == 0
 
 
 def test_a_command_goes_its_way_and_every_step_is_told(bench):
@@ -225,7 +171,7 @@ def test_a_command_goes_its_way_and_every_step_is_told(bench):
     reply = bench.request("cmd-1-r1", "cmd-1", "command", body)
     assert reply["status"] == 201
     downlinks = until(lambda: bench.read("downlink"), "nothing for the car")
-    downlink = orjson.loads(downlinks[-1].value())
+    downlink = downlinks[-1]
     assert (downlink["kind"], downlink["payload"]["id"]) == ("command", command_id)
     delivery = {
         "id": downlink["id"], "kind": "command", "vehicle_id": "cmd-1", "ref": command_id,
@@ -248,8 +194,7 @@ def test_a_command_goes_its_way_and_every_step_is_told(bench):
         ["queued", "sent", "delivered", "accepted", "running", "succeeded"],
         ["queued", "delivered", "accepted", "running", "succeeded"],
     )
-    ledger = [orjson.loads(r.value()) for r in bench.read("ledger")]
-    assert [e for e in ledger if e["id"] == command_id][-1] == entry
+    assert [e for e in bench.read("ledger") if e["id"] == command_id][-1] == entry
     assert bench.twin("cmd-1")["commands"]["open"] == []
 
 
@@ -261,12 +206,12 @@ def test_a_restart_restores_twins_ledger_and_view_from_kafka(bench):
     body = {"id": ids.command_id("old-1", 10**12, "y"), "name": "ping", "args": {}, "ttl_s": 60}
     more = {"idempotency_key": "k", "body_hash": "h"}
     first = bench.request("old-1-r1", "old-1", "command", {**body, "lane": "default"}, **more)
-    bench.kill()
+    bench.worker.kill()
     bench.redis.flushall()
     bench.start()
     twin = until(lambda: bench.twin("old-1"), "the view was not rebuilt")
     assert twin["reported"]["speed"]["v"] == 7.5
-    first_ones = {record.key().decode() for record in bench.read("twins") if record.value()}
+    first_ones = {twin["vehicle_id"] for twin in bench.read("twins")}
     until(
         lambda: bench.redis.zcard("ids") == len(bench.redis.keys("twin:*")) == len(first_ones),
         "not all twins are shown again",
@@ -291,15 +236,14 @@ def test_a_deadline_comes_back_as_a_record_even_after_a_restart(bench):
     body = {"id": command_id, "name": "ping", "args": {}, "ttl_s": 1, "lane": "default"}
     assert bench.request("due-1-r1", "due-1", "command", body)["status"] == 201
     bench.kill()
-    bench.start()
 
     def expired():
         entry = bench.redis.get(f"command:{command_id}")
         return entry and orjson.loads(entry)["state"] == "expired"
 
     until(expired, "the command did not expire")
-    deadlines = [orjson.loads(r.value()) for r in bench.read("requests") if r.key() == b"due-1"]
-    assert any(d["kind"] == "deadline" and d["body"]["ref"] == command_id for d in deadlines)
+    requests = bench.read("requests")
+    assert any(r["kind"] == "deadline" and r["body"]["ref"] == command_id for r in requests)
 
 
 def test_the_view_waits_for_redis_and_loses_nothing(bench):
@@ -307,15 +251,11 @@ def test_the_view_waits_for_redis_and_loses_nothing(bench):
     bench.telemetry("away-1", 1)
     bench.producer.flush()
     until(lambda: bench.twin("away-1"), "no twin")
-    server = bench.redis.info("server")["process_id"]
-    os.kill(server, signal.SIGSTOP)
-    try:
+    with bench.hanging_redis():
         for sequence in range(2, 30):
             bench.telemetry("away-1", sequence)
         bench.producer.flush()
         until(lambda: "redis" in bench.not_ready(), "readiness does not name Redis")
-    finally:
-        os.kill(server, signal.SIGCONT)
     until(lambda: bench.not_ready() == {}, "not ready again")
     until(lambda: bench.twin("away-1")["revision"] == 29, "not all came after Redis was back")
 
@@ -325,15 +265,10 @@ def test_a_worker_that_is_told_to_stop_ends_although_redis_hangs(bench):
     bench.telemetry("hang-1", 1)
     bench.producer.flush()
     until(lambda: bench.twin("hang-1"), "no twin")
-    server = bench.redis.info("server")["process_id"]
-    os.kill(server, signal.SIGSTOP)
-    try:
+    with bench.hanging_redis():
         bench.telemetry("hang-1", 2)
         bench.producer.flush()
         until(lambda: "redis" in bench.not_ready(), "readiness does not name Redis")
-        bench.process.terminate()
-        bench.process.wait(60)
-    finally:
-        os.kill(server, signal.SIGCONT)
+        assert bench.worker.stop() is not None, bench.worker.child.obituary()
     bench.start()
     until(lambda: bench.twin("hang-1")["revision"] == 2, "what was in hand is lost")

@@ -19,7 +19,12 @@ ENTRY = {
     "lane": "default", "state": "queued", "issued_at": T0, "expires_at": T0 + 60_000,
     "updated_at": T0, "by": "ann", "history": [], "attempts": [], "epoch": 1, "revision": 5,
 }  # fmt: skip
-EPOCHS = st.sampled_from([0, 1, 1, 2, 3, 2**47, 2**48, 2**63, 10**25])
+NOW_S = T0 // 1000
+DAY_S = 86_400
+EPOCHS = st.sampled_from(
+    [0, 1, 1, 2, 3, NOW_S, NOW_S + DAY_S - 9, NOW_S + DAY_S + 1, NOW_S + 10 * DAY_S, 10**10, T0,
+     10**15 - 1, 2**47, 2**48 - 1, 2**48, 2**53, 2**63, 10**25]
+)  # fmt: skip
 PARTS = st.sampled_from(
     ["vehicle_id", "id", "state", "updated_at", "issued_at", "by", "reported", "presence", "fleet",
      "applied", "revision", "created_at", "attributes", "desired", "health", "commands", "history",
@@ -71,7 +76,8 @@ STRANGE = st.tuples(
     st.sampled_from([CAR, CAR, KEY, KEY, None, FENCE, b"\xff", OTHER]),
     st.none() | changed(),
     st.lists(
-        st.sampled_from([(EPOCH, b"2"), (EPOCH, b"\xff"), (GRAVE, b'{"telemetry":[0,"x"]}')])
+        st.sampled_from([(EPOCH, b"\xff"), (GRAVE, b'{"telemetry":[0,"x"]}')])
+        | EPOCHS.map(lambda epoch: (EPOCH, b"%d" % epoch))
         | st.tuples(st.just(GRAVE), st.binary(max_size=5))
         | st.tuples(st.just(OUTBOX), OUTPUTS | st.binary(max_size=5)),
         max_size=3,
@@ -82,22 +88,33 @@ STRANGE = st.tuples(
 @settings(max_examples=200)
 @given(st.lists(STRANGE, max_size=6), st.booleans())
 def test_whatever_the_changelogs_hold_a_worker_restores_and_serves(records, before):
-    """Even under an epoch that an owner could have: what is not whole is left out, the rest goes on."""
+    """Even under an epoch that an owner could have: what is not whole is left out, the rest goes on; also
+    for the owner after it, who finds what was decided, and after one that has told nothing."""
 
     async def test():
-        kafka = Kafka()
+        kafka, store = Kafka(), Redis()
+        kafka.now_ms = lambda: T0
         if before:
             kafka.append((topics.TWINS, 0), CAR, document.dump({**create(CAR, T0), "epoch": 1}))
             kafka.append((topics.LEDGER, 0), KEY, orjson.dumps(ENTRY))
         for topic, key, value, headers in records:
             kafka.append((topic, 0), key, value, headers)
-        worker = Worker(kafka, Redis())
         with capture_logs():
-            await worker.restore(second=7)
-            for offset, car in enumerate((CAR, OTHER), 100):
-                assert await worker.take(telemetry(offset, car))
-                assert worker.owner.parts[0].twins[car].version[0] >= 7
-            assert await worker.take(request(100, "attributes", {"value": {}}))
-        assert not worker.faults
+            revisions = {}
+            for restart in range(3):
+                worker = Worker(kafka, store)
+                await worker.restore(second=NOW_S)
+                owned = worker.owner.parts[0]
+                assert NOW_S <= owned.epoch < NOW_S + DAY_S
+                if revisions:
+                    assert {c: twin.version[2] for c, twin in owned.twins.items()} == revisions
+                for offset, car in enumerate((CAR, OTHER), 100 * restart + 100):
+                    assert await worker.take(telemetry(offset, car))
+                    assert owned.twins[car].version[0] == owned.epoch
+                asked = request(100 * restart + 100, "attributes", {"value": {}})
+                assert await worker.take(asked)
+                await worker.takeover.watch(lambda: True)
+                assert not worker.faults
+                revisions = {car: twin.version[2] for car, twin in owned.twins.items()}
 
     run(test)

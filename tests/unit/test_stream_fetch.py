@@ -1,5 +1,6 @@
 """The source of the inputs against a client that gives what real Kafka hardly ever does."""
 
+import threading
 from typing import Any
 
 import pytest
@@ -22,9 +23,14 @@ class Client:
         self.refuses = False
         self.error_cb: Any = None
         self.errors: list[KafkaError] = []
+        self.may_wait = False
+        self.closed = False
+
+    def close(self) -> None:
+        self.closed = True
 
     def consume(self, most: int, timeout: float) -> list[Message]:
-        assert timeout == 0, "the event loop would wait"
+        assert timeout == 0 or self.may_wait, "the event loop would wait"
         for error in self.errors:
             self.error_cb(error)
         poll = self.polls.pop(0)
@@ -223,3 +229,79 @@ def test_a_client_that_refuses_partitions_is_said(source, client):
     client.refuses = True
     with pytest.raises(InputsUnreadable, match="the inputs cannot be read: fenced"):
         source.place({IN: 0})
+
+
+def waited(source: Source, client: Client, *messages: Message) -> None:
+    """A wait that ends with these messages."""
+    client.may_wait = True
+    client.polls = [list(messages)]
+    source.wait(0.05)
+    client.may_wait = False
+
+
+def test_what_ends_a_wait_is_the_first_that_is_taken(source, client):
+    """In sequence with what comes behind it, and within the number asked for."""
+    waited(source, client, *batch(IN, 10))
+    assert taken(source, client, *batch(IN, 11), *batch(OTHER, 10)) == [
+        (IN, [10, 11]),
+        (OTHER, [10]),
+    ]
+    waited(source, client, *batch(IN, 12))
+    client.polls = []
+    assert [len(run) for _, run in source.take(1)] == [1]
+    waited(source, client)
+    assert taken(source, client) == []
+
+
+def test_who_has_something_does_not_wait(source, client):
+    """A wait whose end nobody has looked at is not another one's."""
+    waited(source, client, *batch(IN, 10))
+    source.wait(3600.0)
+    assert taken(source, client, *batch(IN, 11)) == [(IN, [10, 11])]
+
+
+def test_an_error_that_ends_a_wait_is_raised_when_it_is_taken(source, client):
+    """Not in the thread, where nobody hears of it."""
+    waited(source, client, message(IN, 10, KafkaError.TOPIC_AUTHORIZATION_FAILED))
+    with pytest.raises(InputsUnreadable):
+        taken(source, client)
+
+
+def test_what_ended_a_wait_is_dropped_when_its_partition_is_read_anew(source, client):
+    """And kept where the partition stays as it is."""
+    waited(source, client, *batch(IN, 10))
+    source.place({IN: 10, OTHER: 7})
+    assert taken(source, client, *batch(IN, 11), *batch(OTHER, 7)) == [(IN, [10, 11]), (OTHER, [7])]
+    waited(source, client, *batch(IN, 12))
+    source.place({IN: 5})
+    assert taken(source, client, *batch(IN, 5)) == [(IN, [5])]
+
+
+@pytest.mark.parametrize("call", ["place", "close"])
+def test_the_client_is_left_alone_while_a_thread_waits_in_it(source, client, call):
+    """It is not closed under the thread's feet, nor given other partitions."""
+    inside, leave, order = threading.Event(), threading.Event(), []
+
+    def consume(_most: int, _seconds: float) -> list[Message]:
+        inside.set()
+        leave.wait(10)
+        order.append("consumed")
+        return []
+
+    client.consume = consume
+    waiting = threading.Thread(target=source.wait, args=(0.05,))
+    waiting.start()
+    assert inside.wait(10)
+
+    def change() -> None:
+        source.place({}) if call == "place" else source.close()
+        order.append(call)
+
+    changing = threading.Thread(target=change)
+    changing.start()
+    changing.join(0.05)
+    assert order == []
+    leave.set()
+    for thread in (waiting, changing):
+        thread.join(10)
+    assert order == ["consumed", call]

@@ -1,6 +1,7 @@
 """The poll transport where real Kafka cannot be made to do it: late records, late answers, errors."""
 
 import asyncio
+import threading
 import time
 from types import SimpleNamespace
 from typing import Any
@@ -15,7 +16,7 @@ from twin.stream import Poll, PollSchema, StreamApp
 from twin.stream.fetch import InputsUnreadable, Record
 from twin.stream.member import Member
 from twin.stream.recovery import Recovery
-from twin.stream.transport import Consumer
+from twin.stream.transport import WAIT_S, Consumer
 
 IN = TP("in", 0)
 OTHER = TP("in", 1)
@@ -30,6 +31,11 @@ class Source:
         self.polls: list[Any] = []
         self.faults: list[Exception] = []
         self.closed = False
+        self.waits: list[float] = []
+
+    def wait(self, seconds: float) -> None:
+        assert threading.current_thread() is not threading.main_thread(), "the event loop waits"
+        self.waits.append(seconds)
 
     def place(self, places: dict[TP, int]) -> None:
         self.placed.append(dict(places))
@@ -317,6 +323,18 @@ def test_a_member_is_late_only_over_an_agent_that_ends_no_poll(parts, monkeypatc
 
     parts.run(go())
     assert parts.thread.full == [True, False]
+
+
+def test_when_there_is_nothing_a_thread_waits_for_the_first_record(parts, monkeypatch):
+    """But not while bulk waits for more of it, nor right behind a poll: more may be on its way."""
+    monkeypatch.setattr("twin.stream.transport.GAP_S", 0.0)
+    consumer = placed(parts, 10)
+    given = taking(consumer)
+    parts.run(consumer._drain_messages(Rounds(2)))
+    assert parts.source.waits == [WAIT_S] * 2
+    parts.source.polls = [lambda _: [run_of(BULK, 10)], lambda _: [], lambda _: [run_of(IN, 10)]]
+    parts.run(consumer._drain_messages(Rounds(3)))
+    assert (len(given), parts.source.waits) == (1, [WAIT_S] * 2)
 
 
 def test_what_cannot_be_read_ends_the_worker(parts):

@@ -1,15 +1,21 @@
 """Kafka clients with the settings that our promises need, in one place.
 
 Producer: acks=all, idempotent, murmur2 partitioner (the twin's table must agree with Java and Faust),
-bounded queue. Consumer: no automatic commit; whoever reads commits after its work is durable.
+bounded queue. Consumer: no automatic commit; whoever reads commits after its work is durable. TLS and
+SASL: of the process, `twin.kit.security`.
 """
 
 import time
+from datetime import UTC, datetime, timedelta
+from functools import cache
 from typing import Any, Final
 
 from confluent_kafka import Consumer, KafkaException, Producer
+from confluent_kafka.admin import AdminClient
 
 from twin.kit import logs
+from twin.kit.security import KafkaSecurity
+from twin.kit.settings import read
 from twin.wire import topics
 from twin.wire.errors import CartwinError
 
@@ -19,6 +25,8 @@ Headers = list[tuple[str, bytes]]
 
 
 _LOG_EVERY_S: Final = 10.0
+_SAY_AFTER_S: Final = 2.0
+_ANSWER_S: Final = 5.0
 _last_logged: dict[str, float] = {}
 
 
@@ -26,11 +34,24 @@ class KafkaUnavailable(CartwinError):
     """No broker answered in time."""
 
 
+class _Producer(Producer):
+    address = ""
+
+
+class _Consumer(Consumer):
+    address = ""
+
+
+@cache
+def security() -> KafkaSecurity:
+    """How this process's clients secure their connections; on wrong settings the process ends with 2."""
+    return read(KafkaSecurity)
+
+
 def producer(bootstrap: str, client_id: str, **overrides: Any) -> Producer:
     """A producer that keeps order per key and counts a record only when all replicas have it."""
-    return Producer(
+    made = _Producer(
         {
-            "bootstrap.servers": bootstrap,
             "client.id": client_id,
             "enable.idempotence": True,
             "acks": "all",
@@ -42,17 +63,18 @@ def producer(bootstrap: str, client_id: str, **overrides: Any) -> Producer:
             # Time to live in the queue: longer than a broker restart, so that the window in front
             # of the producer holds back the source instead of losing records.
             "message.timeout.ms": 300_000,
-            **_QUIET,
+            **_common(bootstrap),
             **overrides,
         }
     )
+    made.address = bootstrap
+    return made
 
 
 def consumer(bootstrap: str, group: str, client_id: str, **overrides: Any) -> Consumer:
     """A consumer that starts at the oldest record and commits only when told."""
-    return Consumer(
+    made = _Consumer(
         {
-            "bootstrap.servers": bootstrap,
             "group.id": group,
             "client.id": client_id,
             "enable.auto.commit": False,
@@ -60,27 +82,47 @@ def consumer(bootstrap: str, group: str, client_id: str, **overrides: Any) -> Co
             "auto.offset.reset": "earliest",
             "session.timeout.ms": 10_000,
             "fetch.wait.max.ms": 20,
-            **_QUIET,
+            **_common(bootstrap),
             **overrides,
         }
     )
+    made.address = bootstrap
+    return made
+
+
+def admin(bootstrap: str) -> AdminClient:
+    """A client that asks about topics, and makes them; it says nothing but in its answers."""
+    settings = _common(bootstrap)
+    del settings["error_cb"]
+    return AdminClient(settings)
 
 
 def wait_for_topics(client: Producer | Consumer, names: list[str], timeout_s: float = 60) -> None:
-    """Return when a broker answers and knows all topics; raises `KafkaUnavailable` naming what not."""
-    deadline = time.monotonic() + timeout_s
-    missing: list[str] = names
+    """Return when a broker answers and knows all topics; raises `KafkaUnavailable` naming what not.
+
+    `client`: made here, and not subscribed to anything yet. Whoever waits for long is told for what.
+    """
+    start = time.monotonic()
+    answer_s, said = min(_SAY_AFTER_S, timeout_s), False
     while True:
         try:
-            known = client.list_topics(timeout=min(5, timeout_s)).topics
+            known = client.list_topics(timeout=answer_s).topics
             missing = [name for name in names if name not in known]
             if not missing:
                 return
             problem = f"topics {', '.join(missing)} do not exist (cartwin up creates them)"
         except KafkaException as error:
-            problem = f"no broker answers: {error.args[0].str()}"
-        if time.monotonic() > deadline:
+            at = getattr(client, "address", "")
+            problem = f"no broker answers at {at}: {error.args[0].str()}"
+            # Why, as the client has learnt: a refusal, a name that is none, a wrong password.
+            client.poll(0)
+        waited = time.monotonic() - start
+        if waited > timeout_s:
             raise KafkaUnavailable(f"Kafka is not usable after {timeout_s:.0f} s: {problem}")
+        if not said and _SAY_AFTER_S <= waited < timeout_s:
+            said, answer_s = True, min(_ANSWER_S, timeout_s)
+            until = datetime.now(UTC) + timedelta(seconds=timeout_s - waited)
+            log.warning("waiting for Kafka", why=problem, until=until.isoformat(timespec="seconds"))
         time.sleep(0.2)
 
 
@@ -99,3 +141,7 @@ _QUIET: Final[dict[str, Any]] = {
     "reconnect.backoff.ms": 100,
     "reconnect.backoff.max.ms": 2_000,
 }
+
+
+def _common(bootstrap: str) -> dict[str, Any]:
+    return {"bootstrap.servers": bootstrap, **security().kafka_client(), **_QUIET}

@@ -51,6 +51,10 @@ TWIN_STEP_SECONDS = Histogram(
 TWIN_WRITTEN_AGAIN = Counter(
     "cartwin_twin_written_again_total", "Records written over a former owner's late ones"
 )
+TWIN_STRANGE = Counter(
+    "cartwin_twin_strange_total",
+    "Records, entries and outboxes in the changelogs that no owner wrote, passed over",
+)
 TWIN_PAUSE_SECONDS = Gauge(
     "cartwin_twin_pause_seconds", "Last pause of a partition: revoked to served", ["partition"]
 )

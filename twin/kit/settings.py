@@ -7,13 +7,14 @@ what stands before its `@` is masked: the rest is what the reader has to correct
 
 import re
 import sys
-from typing import Annotated, Final, NoReturn, Self
+from typing import Annotated, Final, NoReturn, Self, TypeVar
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, Field, StringConstraints, ValidationError
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import AfterValidator, Field, SecretStr, StringConstraints, ValidationError
+from pydantic_settings import BaseSettings
 
 from twin.kit.logs import Format, Level
+from twin.kit.security import KafkaSecurity
 
 Port = Annotated[int, Field(ge=0, le=65535)]
 Addresses = Annotated[str, StringConstraints(min_length=1)]
@@ -41,10 +42,8 @@ RedisUrl = Annotated[str, AfterValidator(_redis_url)]
 """`redis://host:port/db`, checked so far that a Redis client takes it."""
 
 
-class Settings(BaseSettings):
+class Settings(KafkaSecurity):
     """What every process has. Field name in capitals = environment variable."""
-
-    model_config = SettingsConfigDict(frozen=True, extra="ignore", case_sensitive=False)
 
     log_level: Level = Field(default="info", description="least severe level that is logged")
     log_format: Format = Field(
@@ -61,10 +60,18 @@ class Settings(BaseSettings):
     @classmethod
     def load(cls) -> Self:
         """Read the environment; on a wrong value print one sentence a variable and exit with 2."""
-        try:
-            return cls()
-        except ValidationError as error:
-            _explain(cls, error)
+        return read(cls)
+
+
+Group = TypeVar("Group", bound=BaseSettings)
+
+
+def read(group: type[Group]) -> Group:
+    """A group from the environment; on a wrong value print one sentence a variable and exit with 2."""
+    try:
+        return group()
+    except ValidationError as error:
+        _explain(group, error)
 
 
 def _explain(cls: type[BaseSettings], error: ValidationError) -> NoReturn:
@@ -74,6 +81,8 @@ def _explain(cls: type[BaseSettings], error: ValidationError) -> NoReturn:
         about = f" ({field.description})" if field and field.description else ""
         value = fault["input"]
         value = repr(masked(value) if isinstance(value, str) else value)
+        if field and field.annotation is SecretStr:
+            value = "***"
         message = fault["msg"].removeprefix("Value error, ")
         message = message[0].lower() + message[1:]
         sys.stderr.write(f"setting {name.upper()}={value} is not accepted: {message}{about}\n")

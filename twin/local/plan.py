@@ -4,7 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from twin.kit.kafka import security
 from twin.local import probe
+from twin.local.errors import LocalError
 from twin.local.options import Options
 from twin.local.ports import HOST, PortPicker
 
@@ -57,6 +59,12 @@ def make(options: Options) -> Plan:
     ports, external, picker = options.ports, options.external, PortPicker()
     kafka_port = controller_port = redis_port = mqtt_port = api_port = None
     if external.kafka is None:
+        protocol = security().kafka_security_protocol
+        if protocol != "PLAINTEXT":
+            raise LocalError(
+                f"KAFKA_SECURITY_PROTOCOL is {protocol}, and the Kafka that is started here speaks"
+                " PLAINTEXT: name yours with KAFKA_BOOTSTRAP, or unset it."
+            )
         kafka_port = picker.claim(
             ports.kafka,
             "Kafka",

@@ -11,6 +11,7 @@ import redis
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
+from twin.kit.kafka import admin
 from twin.local import mqtt_frame
 from twin.local.errors import Died, Interrupted, LocalError, NotReady
 from twin.local.process import Child, tail
@@ -26,8 +27,6 @@ _REFUSALS: Final = {
     4: "bad user name or password",
     5: "not authorised",
 }
-# librdkafka prints every lost connection; while a broker starts or stops that is no news.
-QUIET: Final = {"log_level": 0}
 
 
 def wait_ready(
@@ -68,7 +67,7 @@ def kafka(bootstrap: str) -> Probe:
             refused = _first_refusal(bootstrap)
             if refused is not None:
                 return refused
-            client = AdminClient({"bootstrap.servers": bootstrap, **QUIET})
+            client = admin(bootstrap)
         try:
             brokers = client.list_topics(timeout=_TRY_S).brokers
         except KafkaException as error:

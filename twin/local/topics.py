@@ -7,8 +7,8 @@ from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
+from twin.kit import kafka
 from twin.local.errors import NotReady
-from twin.local.probe import QUIET
 from twin.wire.topics import SPECS
 
 _REQUEST_S: Final = 15.0
@@ -31,7 +31,7 @@ def create(bootstrap: str, partitions: int, deadline_s: float) -> None:
 
     `partitions`: of the topics about a vehicle; the others have one.
     """
-    client = AdminClient({"bootstrap.servers": bootstrap, **QUIET})
+    client = kafka.admin(bootstrap)
     end = time.monotonic() + deadline_s
     while True:
         failed = _create_missing(client, partitions)

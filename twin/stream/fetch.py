@@ -5,7 +5,8 @@
 aiokafka's fetcher costs 5 to 6 us a record and 1.3 ms a request (it encodes 84 partitions in Python), in
 a thread that fights for the interpreter with the one that decides. Here a record costs about 2 us: the
 client's threads hold no lock of Python's, and `take` never waits, so it runs in the event loop's own
-thread. Which partitions, from where, and when, is said by `twin.stream.transport`.
+thread. Only who has nothing to do lets a thread `wait`, instead of looking again and again. Which
+partitions, from where, and when, is said by `twin.stream.transport`.
 
 What is fetched and not yet taken is bounded by records and by bytes, small enough that a command does
 not wait long behind telemetry, and of all partitions in turn (measured in DECISIONS.md, 32).
@@ -14,6 +15,7 @@ Nothing is passed over: a hole is read again, and only believed when Kafka repea
 waiting does not heal raises `InputsUnreadable`, also one that librdkafka would skip records over.
 """
 
+import threading
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import groupby, islice, repeat
 from operator import itemgetter
@@ -83,7 +85,11 @@ class Record(NamedTuple):
 
 
 class Source:
-    """One client, and its place in each of its partitions. Not thread-safe; no call waits for Kafka."""
+    """One client, and its place in each of its partitions.
+
+    No call but `wait` waits for Kafka, and that alone may be called from another thread: not while
+    `take` is called, and `place` and `close` wait for its end.
+    """
 
     def __init__(self, bootstrap: str, group: str, client_id: str) -> None:
         """`group` is a name that the client must have; it neither joins it nor commits."""
@@ -93,6 +99,9 @@ class Source:
         self._fault: KafkaError | None = None
         self._next: dict[TP, int] = {}
         self._holes: dict[TP, tuple[int, int]] = {}
+        self._waiting = threading.Lock()
+        self._arrived: list[Message] = []
+        """What ended a `wait`."""
 
     def place(self, places: Mapping[TP, int]) -> None:
         """Read exactly these partitions, each from the given offset on.
@@ -103,18 +112,28 @@ class Source:
         # A hole of before may be the same again without being one.
         self._holes.clear()
         stays = {tp for tp, offset in self._next.items() if places.get(tp) == offset}
-        self._assign(
-            gone=self._next.keys() - stays,
-            new={tp: offset for tp, offset in places.items() if tp not in stays},
-        )
+        with self._waiting:
+            self._arrived = [m for m in self._arrived if (m.topic(), m.partition()) in stays]
+            self._assign(
+                gone=self._next.keys() - stays,
+                new={tp: offset for tp, offset in places.items() if tp not in stays},
+            )
         self._next = dict(places)
+
+    def wait(self, seconds: float) -> None:
+        """Return when something has arrived, at the latest after so long."""
+        with self._waiting:
+            if not self._arrived:
+                self._arrived = self._client.consume(1, seconds)
 
     def take(self, most: int) -> list[tuple[TP, list[Record]]]:
         """What has arrived, at most so many records, as runs of one partition: in order per partition.
 
         Raises `InputsUnreadable`; nothing of what arrived with the error is handed over.
         """
-        messages = self._client.consume(most, 0)
+        messages, self._arrived = self._arrived, []
+        if len(messages) < most:
+            messages += self._client.consume(most - len(messages), 0)
         if self._fault is not None:
             raise InputsUnreadable(f"inputs: {self._fault.str()}")
         if any(map(Message.error, messages)):
@@ -136,7 +155,8 @@ class Source:
 
     def close(self) -> None:
         """End the client. May take a moment."""
-        self._client.close()
+        with self._waiting:
+            self._client.close()
 
     def _on_error(self, error: KafkaError) -> None:
         # Told here and not as a message: what is the client's as a whole, and that a topic is gone.

@@ -5,7 +5,8 @@
 
 A poll costs the same however small it is, about a millisecond of the worker. So records are taken every
 `GAP_S`, and those of bulk topics wait until they are `PATIENCE_S` old or many, or one of another topic
-comes: nobody waits for the answer to telemetry, but somebody does for that to a command.
+comes: nobody waits for the answer to telemetry, but somebody does for that to a command. When there is
+nothing at all, a thread waits for the first record, which so is taken at once.
 
 Invariants (tests/integration/test_stream.py and test_stream_faults.py, on real Kafka):
 
@@ -43,6 +44,9 @@ log = logs.get(__name__)
 
 GAP_S: Final = 0.005
 """Rest before records are taken again, unless more are there than a poll holds."""
+
+WAIT_S: Final = 0.05
+"""How long the thread waits at a time; a rebalance waits for it."""
 
 PATIENCE_S: Final = 0.01
 """How long records of bulk topics wait for others."""
@@ -152,8 +156,13 @@ class Consumer(driver.Consumer):
                     full = len(self._filling.records) >= self._most
                     if full or self._is_due(runs):
                         await self._hand_over()
-                    if not full:
+                    if full:
+                        continue
+                    if runs or self._filling.records:
                         await asyncio.sleep(GAP_S)
+                    else:
+                        assert self._source is not None
+                        await asyncio.to_thread(self._source.wait, WAIT_S)
         except InputsUnreadable as error:
             app: Any = self.app
             app.on_fault(error)

@@ -1,8 +1,8 @@
 """Writes to the view by somebody who is not the owner: `rebuild-view`, while owners go on writing.
 
-Every write is careful: a script compares versions with what is in Redis and never puts an older
-document over a newer one, nor removes one that is newer than the one meant. Of a newer document it
-still sees to it that it is in the index. A call is a few milliseconds of Redis.
+Every write is careful: a script compares with what is in Redis and never puts an older document or entry
+over a newer one, nor removes another one than was seen. A call is a few milliseconds of Redis. What is in
+Redis and is none of ours, bytes that are no text among it, is as good as absent.
 """
 
 import time
@@ -20,7 +20,6 @@ from twin.view.packing import COMMANDS_KEPT, FINAL_TTL_S, put_arguments
 from twin.view.rows import Row
 from twin.wire import keys
 from twin.wire.errors import CartwinError
-from twin.wire.ids import vehicle_of
 from twin.wire.records import Command
 
 CHUNK: Final = 50
@@ -28,6 +27,9 @@ CHUNK: Final = 50
 _PAGE: Final = 1000
 _CAREFULLY: Final = "1"
 _HEAD: Final = keys.HEAD_BYTES - 1
+_ABSENT: Final[Version] = (0, 0, 0)
+_UNDECODED: Final = "surrogateescape"
+"""Names in Redis that are no UTF-8 can be named again."""
 
 Item = TypeVar("Item")
 
@@ -40,19 +42,23 @@ class Repair:
     """Careful writes, and reads of what there is. Raises `RedisUnavailable`."""
 
     def __init__(self, url: str) -> None:
-        self._redis: Redis = Redis.from_url(url, socket_timeout=10, socket_connect_timeout=5)
+        self._redis: Redis = Redis.from_url(
+            url, socket_timeout=10, socket_connect_timeout=5, encoding_errors=_UNDECODED
+        )
         script = self._redis.register_script
         self._put, self._drop = script(scripts.PUT), script(scripts.DROP)
         self._command = script(scripts.COMMAND)
+        self._digests, self._remove = script(scripts.DIGESTS), script(scripts.REMOVE)
         self._tidy, self._orphans = script(scripts.TIDY), script(scripts.ORPHANS)
+        self._unlist = script(scripts.UNLIST)
 
-    async def put(self, rows: Mapping[str, Row]) -> int:
-        """Show twins; returns of how many Redis had nothing newer."""
+    async def put(self, rows: Mapping[str, Row]) -> list[str]:
+        """Show twins; returns the ids of those of which Redis has a newer state."""
         arguments = [a for vehicle_id, row in rows.items() for a in put_arguments(vehicle_id, row)]
-        return int(await _ask(self._put(args=[_CAREFULLY, *arguments])))
+        return [_text(raw) for raw in await _ask(self._put(args=[_CAREFULLY, *arguments]))]
 
     async def drop(self, versions: Mapping[str, Version]) -> int:
-        """Remove twins, except those that are newer than this by now; returns how many it removed."""
+        """Remove twins that are still of these versions; returns how many it removed."""
         arguments = [a for vehicle_id, version in versions.items() for a in (vehicle_id, *version)]
         return int(await _ask(self._drop(args=[_CAREFULLY, *arguments])))
 
@@ -70,32 +76,37 @@ class Repair:
         pipe.zremrangebyrank(keys.RECENT_COMMANDS, 0, -keys.RECENT - 1)
         return sum((await _ask(pipe.execute()))[:-1:2])
 
-    async def remove(self, command_ids: Collection[str]) -> None:
-        """Remove ledger entries."""
-        pipe = self._redis.pipeline(transaction=False)
-        for command_id in command_ids:
-            pipe.delete(keys.command(command_id))
-            pipe.zrem(keys.commands(vehicle_of(command_id)), command_id)
-            pipe.zrem(keys.RECENT_COMMANDS, command_id)
-        await _ask(pipe.execute())
+    async def digests(self, command_ids: Sequence[str]) -> list[str]:
+        """Of each command what tells its entry from any other."""
+        return [raw.decode() for raw in await _ask(self._digests(args=command_ids))]
+
+    async def remove(self, digests: Mapping[str, str]) -> int:
+        """Remove ledger entries that are still the same; returns how many it removed."""
+        arguments = [argument for pair in digests.items() for argument in pair]
+        return int(await _ask(self._remove(args=arguments)))
 
     async def ids(self) -> AsyncIterator[list[str]]:
-        """All vehicle ids, in pages."""
-        edge = "-"
+        """All vehicle ids that are listed, in pages."""
+        edge = b"-"
         while True:
-            page = await _ask(self._redis.zrangebylex(keys.IDS, edge, "+", start=0, num=_PAGE))
-            yield [raw.decode() for raw in page]
+            page = await _ask(self._redis.zrangebylex(keys.IDS, edge, b"+", start=0, num=_PAGE))
+            yield [_text(raw) for raw in page]
             if len(page) < _PAGE:
                 return
-            edge = "(" + page[-1].decode()
+            edge = b"(" + page[-1]
+
+    async def documents(self) -> AsyncIterator[list[str]]:
+        """All vehicle ids that have a document, in pages."""
+        async for page in self._keys(keys.twin("*")):
+            yield [key.partition(":")[2] for key in page]
 
     async def versions(self, ids: Sequence[str]) -> list[Version]:
         """Of each the version that is shown; of one that is not there the oldest."""
-        pipe = self._redis.pipeline(transaction=False)
-        for vehicle_id in ids:
-            pipe.getrange(keys.twin(vehicle_id), 0, _HEAD)
-        heads = await _ask(pipe.execute())
-        return [keys.version_of(head) if head else (0, 0, 0) for head in heads]
+        return [_version(head) for head in await self._beginnings(ids, _HEAD)]
+
+    async def values(self, ids: Sequence[str]) -> list[bytes]:
+        """Of each what is shown; nothing of one that is not there."""
+        return await self._beginnings(ids, -1)
 
     async def commands(self) -> AsyncIterator[list[str]]:
         """All command ids, in pages."""
@@ -114,26 +125,42 @@ class Repair:
             async for members in self._members(self._redis.sscan, key):
                 gone += await _ask(tidy(args=[field, value, *members]))
         for key in (keys.ALARMS, *map(keys.by, keys.NUMBERS)):
-            async for pairs in self._members(self._redis.zscan, key):
-                members = [member for member, _ in pairs]
-                gone += await _ask(self._orphans(args=[key, *members]))
+            gone += await self._tidy_order(key, keys.twin(""))
+        gone += await self._tidy_order(keys.RECENT_COMMANDS, keys.command(""))
+        async for page in self._keys(keys.commands("*")):
+            for part in chunks([key.partition(":")[2] for key in page]):
+                gone += await _ask(self._unlist(args=part))
         return gone
 
     async def close(self) -> None:
         """Close the connections."""
         await self._redis.aclose()
 
+    async def _tidy_order(self, key: str, prefix: str) -> int:
+        gone = 0
+        async for pairs in self._members(self._redis.zscan, key):
+            members = [member for member, _ in pairs]
+            gone += await _ask(self._orphans(args=[key, prefix, *members]))
+        return gone
+
+    async def _beginnings(self, ids: Sequence[str], last: int) -> list[bytes]:
+        pipe = self._redis.pipeline(transaction=False)
+        for vehicle_id in ids:
+            pipe.getrange(keys.twin(vehicle_id), 0, last)
+        found = await _ask(pipe.execute(raise_on_error=False))
+        return [value if isinstance(value, bytes) else b"" for value in found]
+
     async def _values(self, field: str) -> set[str]:
         listed = [keys.values(field), keys.count(field)]
         found = [await _ask(self._redis.zrange(key, 0, -1)) for key in listed]
-        return {raw.decode() for values in found for raw in values}
+        return {_text(raw) for values in found for raw in values}
 
     async def _keys(self, pattern: str) -> AsyncIterator[list[str]]:
         cursor = -1
         while cursor:
             found = self._redis.scan(max(cursor, 0), match=pattern, count=_PAGE)
             cursor, page = await _ask(found)
-            yield [raw.decode() for raw in page]
+            yield [_text(raw) for raw in page]
 
     async def _members(
         self, scan: Callable[..., Awaitable[Any]], key: str
@@ -148,6 +175,17 @@ class Repair:
 def chunks(items: Sequence[Item]) -> list[Sequence[Item]]:
     """Parts of at most CHUNK."""
     return [items[start : start + CHUNK] for start in range(0, len(items), CHUNK)]
+
+
+def _text(raw: bytes) -> str:
+    return raw.decode(errors=_UNDECODED)
+
+
+def _version(value: bytes) -> Version:
+    try:
+        return keys.version_of(value)
+    except ValueError:
+        return _ABSENT
 
 
 async def _ask(answer: Awaitable[Any]) -> Any:

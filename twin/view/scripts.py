@@ -2,14 +2,19 @@
 
 Texts and their counts follow from the head of the document in Redis, not from what the writer thinks
 was there: however a writer was killed, the next write of a twin sets all of it right. A count is the
-size of the set, so it cannot drift from it.
+size of the set, so it cannot drift from it. A value that is none of ours counts as absent.
+
+Of two documents of one version the newer is the one that has applied more records: late telemetry and
+whatever else changes nothing that is told moves `applied`, not the revision.
 """
 
 import hashlib
 from typing import Final
 
 from twin.wire.catalogue import INDEXED
-from twin.wire.keys import COUNTED
+from twin.wire.keys import COUNTED, LAG, LAST_SEEN
+
+_SIGNALS: Final = (*INDEXED, LAST_SEEN)
 
 
 def _lua(names: tuple[str, ...]) -> str:
@@ -18,26 +23,26 @@ def _lua(names: tuple[str, ...]) -> str:
 
 _COMMON: Final = (
     f"""
-local TEXTS, SIGNALS = {_lua(COUNTED)}, {_lua((*INDEXED, "last_seen"))}
+local TEXTS, SIGNALS = {_lua(COUNTED)}, {_lua(_SIGNALS)}
 """
     + """
 local call = redis.call
 local function head(id)
   local key = 'twin:' .. id
-  local value = call('GETRANGE', key, 0, 511)
-  if value == '' then return nil end
+  local value = redis.pcall('GETRANGE', key, 0, 511)
+  if type(value) ~= 'string' or value == '' then return nil end
   local stop = string.find(value, '\\n', 1, true)
   if not stop then
     value = call('GET', key)
     stop = string.find(value, '\\n', 1, true)
+    if not stop then return nil end
   end
-  return cjson.decode(string.sub(value, 1, stop - 1))
-end
-local function newer(a, b)
-  for i = 1, 3 do
-    if a[i] ~= b[i] then return a[i] > b[i] end
+  local read, found = pcall(cjson.decode, string.sub(value, 1, stop - 1))
+  if not read or type(found) ~= 'table' then return nil end
+  for i = 1, 3 + #TEXTS do
+    if type(found[i]) ~= (i <= 3 and 'number' or 'string') then return nil end
   end
-  return false
+  return found
 end
 local function count(field, value)
   local n = call('SCARD', 'is:' .. field .. ':' .. value)
@@ -61,20 +66,42 @@ end
 
 PUT: Final = (
     _COMMON
+    + f"local LAGS = {{{','.join(repr(LAG[name]) for name in _SIGNALS)}}}"
     + """
 -- ARGV: '1' = not over a newer document; then per twin: id, epoch, created, revision, value, texts,
 -- open commands, alarm since, and signals, each '' where there is none.
--- Answers how many were written.
-local careful, at, put = ARGV[1] == '1', 2, 0
+-- Answers the ids of those that were not written.
+-- A number that is within its lag stays when somebody else than the owner writes: the owner knows it, and
+-- moves it when the document's has left that one.
+local function near(key, id, score, lag)
+  local is = call('ZSCORE', key, id)
+  return is and math.abs(tonumber(is) - tonumber(score)) <= lag
+end
+local function applied(value)
+  local stop, sum = string.find(value, '\\n', 1, true), 0
+  local found = stop and string.match(value, '"applied":(%b{})', stop)
+  local read, positions = pcall(cjson.decode, found)
+  if not read then return -1 end
+  for _, position in pairs(positions) do
+    if type(position) == 'table' then sum = sum + (tonumber(position[2]) or 0) end
+  end
+  return sum
+end
+local function newer(id, was, at)
+  for i = 1, 3 do
+    local version = tonumber(ARGV[at + i])
+    if was[i] ~= version then return was[i] > version end
+  end
+  return applied(call('GET', 'twin:' .. id)) > applied(ARGV[at + 4])
+end
+local careful, at, left = ARGV[1] == '1', 2, {}
 local width = 7 + #TEXTS + #SIGNALS
 while at <= #ARGV do
   local id = ARGV[at]
   local was = head(id)
-  local version = {tonumber(ARGV[at + 1]), tonumber(ARGV[at + 2]), tonumber(ARGV[at + 3])}
-  if careful and was and newer(was, version) then
-    for i, field in ipairs(TEXTS) do enter(field, was[3 + i], id) end
+  if careful and was and newer(id, was, at) then
+    left[#left + 1] = id
   else
-    put = put + 1
     call('SET', 'twin:' .. id, ARGV[at + 4])
     for i, field in ipairs(TEXTS) do
       local text = ARGV[at + 4 + i]
@@ -85,29 +112,30 @@ while at <= #ARGV do
     place('by:open_commands', ARGV[next], id)
     place('health:alarm', ARGV[next + 1], id)
     for i, field in ipairs(SIGNALS) do
-      local score = ARGV[next + 1 + i]
-      if score == '' then call('ZREM', 'by:' .. field, id)
-      else call('ZADD', 'by:' .. field, score, id) end
+      local key, score = 'by:' .. field, ARGV[next + 1 + i]
+      if score == '' then call('ZREM', key, id)
+      elseif not (careful and near(key, id, score, LAGS[i])) then call('ZADD', key, score, id) end
     end
   end
   call('ZADD', 'ids', 0, id)
   at = at + width
 end
-return put
+return left
 """
 )
 
 DROP: Final = (
     _COMMON
     + """
--- ARGV: '1' = not when it is newer; then per twin: id, epoch, created, revision. With its commands.
--- Answers how many were dropped.
+-- ARGV: '1' = not when it is of another version; then per twin: id, epoch, created, revision. With its
+-- commands. Answers how many were dropped.
+local function same(a, b) return a[1] == b[1] and a[2] == b[2] and a[3] == b[3] end
 local careful, dropped = ARGV[1] == '1', 0
 for at = 2, #ARGV, 4 do
   local id = ARGV[at]
   local was = head(id)
   local version = {tonumber(ARGV[at + 1]), tonumber(ARGV[at + 2]), tonumber(ARGV[at + 3])}
-  if not (careful and was and newer(was, version)) then
+  if not (careful and was and not same(was, version)) then
     dropped = dropped + 1
     call('DEL', 'twin:' .. id)
     call('ZREM', 'ids', id)
@@ -161,10 +189,10 @@ return gone
 )
 
 ORPHANS: Final = """
--- ARGV: key of a sorted set, then ids in it: those without a twin go.
+-- ARGV: key of a sorted set, 'twin:' or 'command:', then ids in it: those of which there is none go.
 local gone = 0
-for at = 2, #ARGV do
-  if redis.call('EXISTS', 'twin:' .. ARGV[at]) == 0 then
+for at = 3, #ARGV do
+  if redis.call('EXISTS', ARGV[2] .. ARGV[at]) == 0 then
     gone = gone + redis.call('ZREM', ARGV[1], ARGV[at])
   end
 end
@@ -175,15 +203,14 @@ COMMAND: Final = """
 -- ARGV: command id, vehicle id, entry, epoch, revision, updated at, issued at, seconds to live ('' =
 -- for ever), how many to keep of a vehicle. Not over a newer entry. Answers 1 when it was written.
 local key = 'command:' .. ARGV[1]
-local old = redis.call('GET', key)
-local is = old and cjson.decode(old) or nil
+local read, is = pcall(cjson.decode, redis.pcall('GET', key))
 local put = 1
-if is then
+if read and type(is) == 'table' then
   local was = {is.epoch or 0, is.revision or 0, is.updated_at}
   for i = 1, 3 do
     local now = tonumber(ARGV[3 + i])
     if was[i] ~= now then
-      if was[i] > now then put = 0 end
+      if type(was[i]) == 'number' and was[i] > now then put = 0 end
       break
     end
   end
@@ -195,6 +222,62 @@ end
 redis.call('ZADD', 'commands:' .. ARGV[2], ARGV[7], ARGV[1])
 redis.call('ZREMRANGEBYRANK', 'commands:' .. ARGV[2], 0, -tonumber(ARGV[9]) - 1)
 return put
+"""
+
+UNLIST: Final = """
+-- ARGV: vehicle ids: of their commands those that have no entry are not listed any more.
+local gone = 0
+for at = 1, #ARGV do
+  local key = 'commands:' .. ARGV[at]
+  for _, command in ipairs(redis.call('ZRANGE', key, 0, -1)) do
+    if redis.call('EXISTS', 'command:' .. command) == 0 then
+      gone = gone + redis.call('ZREM', key, command)
+    end
+  end
+end
+return gone
+"""
+
+_DIGEST: Final = """
+local function digest(id)
+  local entry = redis.pcall('GET', 'command:' .. id)
+  return type(entry) == 'string' and redis.sha1hex(entry) or ''
+end
+"""
+
+DIGESTS: Final = (
+    _DIGEST
+    + """
+-- ARGV: command ids. Answers of each what `REMOVE` asks for.
+local found = {}
+for at = 1, #ARGV do found[at] = digest(ARGV[at]) end
+return found
+"""
+)
+
+REMOVE: Final = (
+    _DIGEST
+    + """
+-- ARGV: pairs of command id and digest of its entry: those that have another by now stay.
+-- Answers how many were removed.
+local gone = 0
+for at = 1, #ARGV, 2 do
+  local id = ARGV[at]
+  if digest(id) == ARGV[at + 1] then
+    redis.call('ZREM', 'commands:' .. (string.match(id, '^(.*)%.') or ''), id)
+    redis.call('ZREM', 'recent_commands', id)
+    gone = gone + redis.call('DEL', 'command:' .. id)
+  end
+end
+return gone
+"""
+)
+
+LISTED: Final = """
+-- ARGV: vehicle ids. Answers of each the ids of its commands.
+local found = {}
+for at = 1, #ARGV do found[at] = redis.call('ZRANGE', 'commands:' .. ARGV[at], 0, -1) end
+return found
 """
 
 CLAIM: Final = """

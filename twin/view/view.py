@@ -25,7 +25,7 @@ from twin.view import scripts, sweep
 from twin.view.link import FormerOwner, Link, ViewLost
 from twin.view.packing import Packing
 from twin.view.part import Part
-from twin.view.rows import Row, beginning, row
+from twin.view.rows import Row, beginning, ending, row
 from twin.wire.records import Command, Reply
 
 log = logs.get(__name__)
@@ -212,9 +212,12 @@ class View:
         return bool(unswept)
 
     async def _show_twins(self, partition: int, part: Part, durable: Durable) -> None:
-        ids = list(part.pending)[:_CHUNK]
-        versions = [(v, beginning(part.twins[v].version)) for v in ids if v in part.twins]
-        arguments = [argument for pair in versions for argument in pair]
+        pending = part.pending
+        ids = list(pending)[:_CHUNK]
+        held = [(v, part.twins[v]) for v in ids if v in part.twins]
+        # The revision does not tell all: late telemetry moves only what was applied. Nor the epoch,
+        # which is that of the last write.
+        arguments = [argument for v, twin in held for argument in (v, _beginning(v, twin))]
         async with self._turn:
             differing = await self._link.ask("EVALSHA", _DIFFERS, 0, *arguments)
         rows = {}
@@ -226,21 +229,27 @@ class View:
             await durable()
 
         def pack(packing: Packing) -> None:
+            if part.pending is not pending:
+                return  # Redis has lost what it had: all is looked at anew
             for vehicle_id, changed in rows.items():
-                if vehicle_id in part.twins:
+                # Of one that is not pending any more a batch has shown the state, or a newer one.
+                if vehicle_id in pending:
                     part.pack(packing, vehicle_id, changed)
 
         async with self._turn:
             if self._parts.get(partition) is part:
                 await self._write({partition: part.epoch}, pack)
                 for vehicle_id in ids:
-                    part.pending.pop(vehicle_id, None)
+                    pending.pop(vehicle_id, None)
 
     async def _show_commands(self, partition: int, part: Part, durable: Durable) -> None:
-        found = {key: part.commands.get(key) for key in part.pending_commands[:_CHUNK]}
+        pending = part.pending_commands
+        found = {key: part.commands.get(key) for key in pending[:_CHUNK]}
         await durable()
 
         def pack(packing: Packing) -> None:
+            if part.pending_commands is not pending:
+                return
             for key, command in found.items():
                 # Another one by now is, or will be, in a batch.
                 if command is not None and part.commands.get(key) is command:
@@ -249,7 +258,7 @@ class View:
         async with self._turn:
             if self._parts.get(partition) is part:
                 await self._write({partition: part.epoch}, pack)
-                del part.pending_commands[: len(found)]
+                del pending[: len(found)]
 
     async def _sweep(self, parts: Mapping[int, Part], durable: Durable) -> None:
         """Remove what Redis has and the owner has not. A step of it is over before the next write."""
@@ -270,3 +279,8 @@ class View:
         for part in parts.values():
             part.swept = True
         log.info("shown", partitions=sorted(parts), twins=sum(len(p.twins) for p in parts.values()))
+
+
+def _beginning(vehicle_id: str, twin: Packed) -> bytes:
+    """The first bytes of what Redis has of a twin, up to all that tells this state from another."""
+    return beginning(twin.version) + ending(twin.standing) + twin.beginning(vehicle_id)
