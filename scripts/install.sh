@@ -18,10 +18,12 @@ if ! "$python" -c 'import ensurepip' 2>/dev/null; then
   echo "Python's venv module is missing: apt-get install python3.11-venv" >&2
   exit 1
 fi
-# The hot path is C. A compiler and Python's headers are all that its build needs.
+# The hot path is C. A compiler (setuptools takes the one that made Python) and Python's headers are
+# all that its build needs.
+compiler=${CC:-$("$python" -c 'import sysconfig; print(sysconfig.get_config_var("CC"))')}
 header=$("$python" -c 'import sysconfig; print(sysconfig.get_paths()["include"] + "/Python.h")')
 missing=
-command -v cc >/dev/null 2>&1 || missing="gcc libc6-dev"
+command -v "${compiler%% *}" >/dev/null 2>&1 || missing="gcc libc6-dev"
 [ -e "$header" ] || missing="$missing python3.11-dev"
 if [ -n "$missing" ]; then
   if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then
@@ -30,8 +32,8 @@ if [ -n "$missing" ]; then
     # shellcheck disable=SC2086
     DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $missing >/dev/null
   else
-    echo "A C compiler or Python's headers are missing, and only root may install them here:" \
-      "apt-get install $missing" >&2
+    echo "cartwin's hot path is C, and the compiler '${compiler%% *}' or Python's headers ($header) are" \
+      "missing. Debian/Ubuntu: as root, apt-get install $missing; or name your compiler: make CC=clang" >&2
     exit 1
   fi
 fi

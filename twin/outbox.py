@@ -10,7 +10,7 @@ an output. If the offset committed for that input is not behind it, nobody knows
 was told, so it is told again; ids are the same, so whoever reads them can drop repeats.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
@@ -67,11 +67,24 @@ class Outbox:
         )
 
 
-def untold(outbox: bytes, committed: Mapping[str, int]) -> Iterable[Output]:
-    """Outputs in a header whose input is not committed: `committed` = topic -> next offset."""
+def read(outbox: bytes, committed: Mapping[str, int]) -> Iterator[tuple[Output, bool]]:
+    """Outputs in a header, in order, and whether each is untold: `committed` = topic -> next offset.
+
+    What is told is left out, but for entries of the ledger: topics are committed apart, so the newest
+    word on an entry may be told while an older one is not.
+    """
     causes: list[dict[str, Any]] = orjson.loads(outbox)
     for cause in causes:
         topic, offset = cause["at"]
-        if offset >= committed.get(topic, 0):
-            for kind, key, revision, value in cause["out"]:
-                yield Output(kind, key, None if value is None else orjson.dumps(value), revision)
+        left = offset >= committed.get(topic, 0)
+        for kind, key, revision, value in cause["out"]:
+            if left or kind == "ledger":
+                yield (
+                    Output(kind, key, None if value is None else orjson.dumps(value), revision),
+                    left,
+                )
+
+
+def untold(outbox: bytes, committed: Mapping[str, int]) -> Iterator[Output]:
+    """Outputs in a header whose input is not committed."""
+    return (output for output, left in read(outbox, committed) if left)

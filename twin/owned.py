@@ -19,7 +19,7 @@ from twin.changelog import GRAVE, Kept, Newest, Tail
 from twin.deadlines import Deadlines
 from twin.fields import check_entry
 from twin.kit import logs
-from twin.outbox import Output, untold
+from twin.outbox import Output, read
 from twin.packed import Packed, load
 from twin.step import Context
 from twin.wire import topics
@@ -123,8 +123,9 @@ def restore(
     strange = [k for k, newest in ledger.newest.items() if not _take_command(commands, k, newest)]
     told: list[tuple[str, Output]] = []
     for vehicle_id, outbox in twins.outboxes:
-        for output in _untold(vehicle_id, outbox, committed):
-            told.append((vehicle_id, output))
+        for output, left in _outputs(vehicle_id, outbox, committed):
+            if left:
+                told.append((vehicle_id, output))
             if output.kind == "ledger":
                 _take_output(commands, output)
     owned.book = Book(commands)
@@ -134,9 +135,11 @@ def restore(
     return Restored(owned, told, sorted(twins.overwritten | ledger.overwritten), strange)
 
 
-def _untold(vehicle_id: str, outbox: bytes, committed: Mapping[str, int]) -> list[Output]:
+def _outputs(
+    vehicle_id: str, outbox: bytes, committed: Mapping[str, int]
+) -> list[tuple[Output, bool]]:
     try:
-        return list(untold(outbox, committed))
+        return list(read(outbox, committed))
     except (ValueError, LookupError, TypeError) as error:
         log.error("no outbox", vehicle_id=vehicle_id[:80], error=repr(error)[:200])
         return []

@@ -50,8 +50,8 @@ _MOVING: Final = {
     "reported",
 }
 """What is not in the text, or not as it is in the document."""
-_NUMBERS: Final = {int, float, type(None)}
-"""What JSON makes of a signal's value; null is a number that JSON has not."""
+_NUMBERS: Final = {int, float}
+"""What a value of a signal may be in JSON; null is what others make of infinity."""
 _PRESENCE: Final = b'"presence":{'
 _SIGNALS: Final = b',"reported":{'
 

@@ -222,6 +222,8 @@ BROKEN = [
     b'{"reported":{},"presence":{}}',
     WHOLE.replace(b'"v":1.0', b'"v":"1,0"'),
     WHOLE.replace(b'"v":1.0', b'"v":[1,0]'),
+    WHOLE.replace(b'"v":1.0', b'"v":null'),
+    WHOLE.replace(b'"v":1.0', b'"v":true'),
     WHOLE.replace(b'"n":1,', b'"n":9223372036854775808,'),
     WHOLE.replace(b'"seen":1', b'"seen":99999991'),
 ]

@@ -157,6 +157,34 @@ def test_what_was_durable_and_not_told_is_told_by_the_next_owner(kafka, store):
     run(test)
 
 
+def test_a_deleted_twins_command_does_not_come_back_whatever_is_committed_of_which_topic(
+    kafka, store
+):
+    """An older word on it may be untold when its end is told: an owner before had not read so far."""
+
+    async def test():
+        first, second, third = (Worker(kafka, store) for _ in range(3))
+        command = {"id": ids.command_id(CAR, 1, "x"), "name": "ping", "args": {}, "ttl_s": 60}
+        online = {"state": "online", "session": 1, "at": 1, "shard": 0}
+        again = (
+            telemetry(0),
+            request(0, "command", {**command, "lane": "default"}),
+            request(1, "delete", {}),
+            telemetry(1),
+        )
+        await first.restore()
+        assert await first.take(*again[:2], record(topics.PRESENCE, online, 0), *again[2:])
+        await second.restore(second=2)
+        assert await second.take(*again)
+        await third.restore({"telemetry": 2, "requests": 2}, second=3)
+        for worker in (first, second, third):
+            assert worker.owner.parts[0].twins.keys() == {CAR}
+            assert worker.owner.parts[0].book.of(CAR) == []
+        assert kafka.newest(topics.LEDGER, f"{CAR}/{command['id']}") is None
+
+    run(test)
+
+
 async def _repeated(worker, message, topic):
     """What taking a record that was applied before adds to a topic."""
     before = len(worker.kafka.values(topic))

@@ -1,13 +1,13 @@
-# cython: language_level=3
+# cython: language_level=3, auto_pickle=False
 """What the lists of the view have of a twin, and what of it has moved since it was told last.
 
 A number is told to its order only when it has moved by more than its lag; of most records none has.
 """
 
 cimport cython
+from cpython.bytes cimport PyBytes_FromStringAndSize
 from libc.math cimport INFINITY, isfinite
 from libc.stdint cimport int64_t
-from libc.string cimport memcpy
 
 from twin.native.rest cimport Row, say
 
@@ -15,9 +15,6 @@ cdef enum:
     MAX_NUMBERS = 32
     MAX_SHAPES = 1024
     HEAD_BYTES = 256
-
-cdef extern from "Python.h":
-    bytes PyBytes_FromStringAndSize(const char* data, Py_ssize_t size)
 
 
 @cython.final
@@ -45,7 +42,7 @@ cdef class Index:
     cdef tuple _last_names
     cdef list _last_places
 
-    def __init__(self, tuple names not None, tuple lags not None):
+    def __cinit__(self, tuple names not None, tuple lags not None):
         if len(lags) != len(names) + 1 or len(lags) > MAX_NUMBERS:
             raise ValueError(f"{len(lags)} lags of {len(names)} signals and the time")
         self._names = names
@@ -87,7 +84,7 @@ cdef class Index:
         self._follow(row, last)
         return moved
 
-    cdef void _follow(self, Row row, Last last):
+    cdef void _follow(self, Row row, Last last) noexcept:
         last.epoch, last.created, last.revision = row.epoch, row.created, row.revision
 
     cdef list _places_of(self, tuple names):

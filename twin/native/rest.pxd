@@ -12,4 +12,4 @@ cdef class Row:
     cdef readonly bytes text
 
 
-cdef char* say(char* to, const char* name, int64_t number)
+cdef char* say(char* to, const char* name, int64_t number) noexcept

@@ -25,13 +25,14 @@ class Group:
     `suspect` names those of `names` whose value is impossible.
     """
 
-    names: tuple[str, ...]
     values: tuple[float, ...]
     t: int
     n: int
     s: int
     o: int
     suspect: tuple[str, ...]
+    @property
+    def names(self) -> tuple[str, ...]: ...
     def __init__(
         self,
         names: tuple[str, ...],
@@ -63,7 +64,10 @@ class Row:
     text: bytes
 
 class Packed:
-    """One twin. `observe` and `written_by` change it; after anything else it is packed anew."""
+    """One twin. `observe` and `written_by` change it; after anything else it is packed anew.
+
+    Raises `TypeError` or `OverflowError` when a number is none that can be kept and counted on.
+    """
 
     applied: bytes
     """What was applied of other topics, as members of JSON, each with a comma in front."""
@@ -101,7 +105,8 @@ class Packed:
     def read_signals(self, data: bytes, at: int) -> bool:
         """Take the signals of a document, of which they are the last part, beginning at byte `at`.
 
-        False if they did not come in one record, or are written in any other way than ours.
+        False if they did not come in one record, or are written in any other way than ours; then
+        nothing is changed.
         """
 
     def groups(self) -> list[Group]:

@@ -1,4 +1,4 @@
-# cython: language_level=3, cdivision=True
+# cython: language_level=3, cdivision=True, auto_pickle=False
 """A twin as it waits for its next record: numbers in a struct, values and all the rest as JSON.
 
     observe: telemetry that is all newer, or nothing new at all | dump, stored: its document
@@ -21,39 +21,51 @@ from twin.native.telemetry import shared_names
 cdef enum:
     NONE = -1
     MAX_SHAPES = 1024
+    HEAD_BYTES = 512
     ORIGIN_BYTES = 112
-    HEAD_BYTES = 256
     VALUES_BYTES = 4096
     MAX_DIGITS = 18
     MAX_NUMBER_BYTES = 32
 
-NEW, LATE, DUPLICATE, REPEATED = 1, 2, 3, 4
-UNHEARD, STALE = -1, -2
-cdef int64_t _UNHEARD = UNHEARD, _STALE = STALE
-cdef int _NEW = NEW, _LATE = LATE, _DUPLICATE = DUPLICATE, _REPEATED = REPEATED
+cdef enum Told:
+    _NEW = 1
+    _LATE = 2
+    _DUPLICATE = 3
+    _REPEATED = 4
+
+cdef enum Session:
+    _UNHEARD = -1
+    _STALE = -2
+
+NEW, LATE, DUPLICATE, REPEATED = _NEW, _LATE, _DUPLICATE, _REPEATED
+UNHEARD, STALE = _UNHEARD, _STALE
 
 cdef extern from "Python.h":
     const char* PyUnicode_AsUTF8AndSize(object text, Py_ssize_t* size) except NULL
 
-cdef const char* _SUSPECT = b',"q":"suspect"}'
-cdef Py_ssize_t _SUSPECT_BYTES = strlen(_SUSPECT) - 1
-"""More than an origin without it."""
-cdef object _dumps = orjson.dumps
+cdef const char* _SUSPECT = b',"q":"suspect"'
+cdef Py_ssize_t _SUSPECT_BYTES = strlen(_SUSPECT)
+cdef int64_t _MAX_COUNT = 2**62
+cdef object _dumps = orjson.dumps, _loads = orjson.loads
 
 
-cdef bytes _text(tuple values):
+cdef bytes _json_of(tuple values):
     """Values as JSON, joined by commas. Copied, because orjson's own bytes lie in front of a hole."""
     cdef bytes text = _dumps(values)
     return PyBytes_FromStringAndSize(PyBytes_AS_STRING(text) + 1, PyBytes_GET_SIZE(text) - 2)
 
 
-cdef object _loads = orjson.loads
+cdef int64_t _integer(number) except? -1:
+    """C would take a float, too, and cut it."""
+    if type(number) is not int:
+        raise TypeError(f"{number!r:.40} is no integer")
+    return number
 
 
 @cython.final
 @cython.no_gc
 cdef class Group:
-    cdef public tuple names
+    cdef readonly tuple names
     cdef public tuple values
     cdef public int64_t t
     cdef public int64_t n
@@ -62,21 +74,24 @@ cdef class Group:
     cdef public tuple suspect
 
     def __init__(
-        self, tuple names, tuple values, int64_t t, int64_t n, int64_t s, int64_t o, tuple suspect=()
+        self, tuple names not None, tuple values not None, t, n, s, o, tuple suspect not None=()
     ):
         self.names = names
         self.values = values
-        self.t = t
-        self.n = n
-        self.s = s
-        self.o = o
+        self.t = _integer(t)
+        self.n = _integer(n)
+        self.s = _integer(s)
+        self.o = _integer(o)
         self.suspect = suspect
+
+    def __reduce__(self):
+        return Group, (self.names, self.values, self.t, self.n, self.s, self.o, self.suspect)
 
     def copy(self):
         return Group(self.names, self.values, self.t, self.n, self.s, self.o, self.suspect)
 
     def __repr__(self):
-        return f"Group{(self.names, self.values, self.t, self.n, self.s, self.o, self.suspect)}"
+        return f"Group{self.__reduce__()[1]}"
 
 
 @cython.final
@@ -91,16 +106,6 @@ cdef class Row:
         return self.heard if self.heard >= 0 else None
 
 
-cdef struct Head:
-    # Of a document what is in front of the vehicle id, between it and `applied`, and behind that.
-    char[HEAD_BYTES] one
-    char* one_end
-    char[HEAD_BYTES] two
-    char* two_end
-    char[HEAD_BYTES] three
-    char* three_end
-
-
 @cython.final
 @cython.no_gc
 cdef class Packed:
@@ -110,31 +115,45 @@ cdef class Packed:
     cdef int64_t _late, _duplicates
     cdef int64_t _t, _n, _s, _o
     cdef readonly bytes applied
-    cdef public bytes text
+    cdef bytes _text
     cdef tuple _names
     cdef object _values
     cdef tuple _more
     cdef readonly object standing
 
-    def __init__(self, tuple numbers, bytes applied, bytes text, list groups, standing):
-        cdef Group newest
+    def __cinit__(
+        self, tuple numbers not None, bytes applied not None, bytes text not None,
+        list groups not None, standing,
+    ):
+        cdef Group group
+        for number in numbers:
+            _integer(number)
         (
             self._epoch, self._created, self._revision, self._updated, self._seen, self._session,
             self._partition, self._offset, self._late, self._duplicates,
         ) = numbers
+        if max(self._revision, self._late, self._duplicates) > _MAX_COUNT:
+            raise OverflowError("a revision or count that cannot grow")
         self.applied = applied
-        self.text = text
+        self._text = text
         self.standing = standing
-        self._names = None
         self._values = b""
         self._t = self._n = self._s = self._o = NONE
-        if groups and not groups[-1].suspect:
-            newest = groups[-1]
-            self._names, self._values = newest.names, _text(newest.values)
-            self._t, self._n, self._s, self._o = newest.t, newest.n, newest.s, newest.o
-            self._more = tuple(groups[:-1])
-        else:
-            self._more = tuple(groups)
+        for one in groups:
+            group = <Group?>one
+        if groups and not group.suspect:
+            self._names, self._values = group.names, _json_of(group.values)
+            self._t, self._n, self._s, self._o = group.t, group.n, group.s, group.o
+            groups = groups[:-1]
+        self._more = tuple(groups)
+
+    @property
+    def text(self):
+        return self._text
+
+    @text.setter
+    def text(self, bytes text not None):
+        self._text = text
 
     @property
     def numbers(self):
@@ -154,24 +173,22 @@ cdef class Packed:
     def written_by(self, int64_t epoch):
         self._epoch = epoch
 
-    def observe(self, Sample sample, int64_t partition, int64_t offset, int64_t at):
+    def observe(self, Sample sample not None, int64_t partition, int64_t offset, int64_t at):
         cdef Group group
-        cdef int same
+        cdef int order
         if self._offset >= offset and partition == self._partition:
             return _REPEATED
         if self._session == _STALE or sample.suspect or not sample.names:
             return None
         if self._names is sample.names:
             # All of its signals are here, so one comparison decides for all (law 1).
-            same = _order(sample, self._t, self._n, self._s)
-            if same == 0:
-                if type(self._values) is tuple:
-                    self._values = _text(<tuple>self._values)
-                if self._values != _text(sample.values):
+            order = _order(sample, self._t, self._n, self._s)
+            if order == 0:
+                if self._json() != _json_of(sample.values):
                     return None
                 self._count(partition, offset, &self._duplicates)
                 return _DUPLICATE
-            if same < 0:
+            if order < 0:
                 self._count(partition, offset, &self._late)
                 return _LATE
             self._take(sample, offset)
@@ -198,13 +215,13 @@ cdef class Packed:
         self._updated = at
         return _NEW
 
-    cdef void _take(self, Sample sample, int64_t offset):
+    cdef void _take(self, Sample sample, int64_t offset) noexcept:
         self._values = sample.values
         self._t, self._n, self._s, self._o = (
             sample.event_time, sample.session, sample.sequence, offset
         )
 
-    cdef void _count(self, int64_t partition, int64_t offset, int64_t* counted):
+    cdef void _count(self, int64_t partition, int64_t offset, int64_t* counted) noexcept:
         """A record of which nothing is new."""
         self._partition = partition
         self._offset = offset
@@ -213,49 +230,56 @@ cdef class Packed:
         counted[0] += 1
 
     def read_signals(self, bytes data not None, Py_ssize_t at):
-        cdef Shape shape
+        if at < 0 or at > PyBytes_GET_SIZE(data) - 2 or not data.endswith(b"}}"):
+            return False
+        # Nearly always they are those of the document before.
+        if self._read(data, at, _last):
+            return True
         names = _names_in(data, at)
-        if names is None:
-            return False
-        shape = _shape(names)
-        if shape.count and not self._read(data, at, shape):
-            return False
-        self._names = shape.names if shape.count else None
-        return True
+        return names is not None and self._read(data, at, _shape(names))
 
     cdef bint _read(self, bytes data, Py_ssize_t begin, Shape shape) except -1:
-        """Values and origin, if all signals have the same; the text is one that has these names."""
+        """Values and origin, if the signals are those of `shape` and all have the same origin."""
         cdef char[VALUES_BYTES] values
         cdef char* to = values
         cdef const char* at = PyBytes_AS_STRING(data) + begin
         cdef const char* end = PyBytes_AS_STRING(data) + PyBytes_GET_SIZE(data) - 2
         cdef const char* origin = NULL
         cdef const char* value
-        cdef Py_ssize_t place, length = 0
+        cdef bytes beginning
+        cdef Py_ssize_t place, skipped, length = 0
+        cdef int64_t t = NONE, n = NONE, s = NONE, o = NONE
+        if not shape.unique:
+            return False  # a parser takes the last of them
         for place in range(shape.count):
-            at += PyBytes_GET_SIZE(<bytes>shape.beginnings[place]) - (place == 0)
-            value = at
-            at = _number(at, end)
-            if at == NULL or (at - value) + 1 > values + VALUES_BYTES - to:
+            beginning = <bytes>shape.beginnings[place]
+            skipped = place == 0  # the comma
+            value = _behind(
+                at, end, PyBytes_AS_STRING(beginning) + skipped, PyBytes_GET_SIZE(beginning) - skipped
+            )
+            at = _number(value, end)
+            if at == NULL or at - value >= values + VALUES_BYTES - to:
                 return False
             to = _put(to, value, at - value)
             to = _put(to, b",", 1)
             if origin == NULL:
                 origin = at
-                at = _member(at, end, b',"t":', &self._t)
-                at = _member(at, end, b',"n":', &self._n)
-                at = _member(at, end, b',"s":', &self._s)
-                at = _member(at, end, b',"o":', &self._o)
-                if at == NULL or at[0] != b"}":
-                    return False
-                at += 1
+                at = _member(at, end, b',"t":', &t)
+                at = _member(at, end, b',"n":', &n)
+                at = _member(at, end, b',"s":', &s)
+                at = _member(at, end, b',"o":', &o)
+                at = _behind(at, end, b"}", 1)
                 length = at - origin
-            elif end - at < length or memcmp(at, origin, length) != 0:
-                return False
             else:
-                at += length
-        self._values = PyBytes_FromStringAndSize(values, to - 1 - values)
-        return at == end
+                at = _behind(at, end, origin, length)
+            if at == NULL:
+                return False
+        if at != end:
+            return False
+        self._values = PyBytes_FromStringAndSize(values, to - values - (shape.count > 0))
+        self._names = shape.names if shape.count else None
+        self._t, self._n, self._s, self._o = t, n, s, o
+        return True
 
     cdef Group _group_of(self, tuple names):
         """Of a car whose records carry other signals in turn."""
@@ -264,15 +288,20 @@ cdef class Packed:
                 return <Group>group
         return None
 
-    cdef bint _is_newest(self, Sample sample):
+    cdef bint _is_newest(self, Sample sample) except -1:
         cdef Group group
         if _order(sample, self._t, self._n, self._s) <= 0:
             return False
-        for one in self._more:
-            group = <Group>one
+        for group in self._more:
             if _order(sample, group.t, group.n, group.s) <= 0:
                 return False
         return True
+
+    cdef bytes _json(self):
+        """The values as text; kept so, because a twin rests much longer than it is looked at."""
+        if type(self._values) is tuple:
+            self._values = _json_of(<tuple>self._values)
+        return <bytes>self._values
 
     cdef tuple _values_of(self):
         if type(self._values) is tuple:
@@ -288,7 +317,10 @@ cdef class Packed:
         return groups
 
     def values_of(self):
-        found = [((<Group>group).names, (<Group>group).values) for group in self._more]
+        cdef Group group
+        cdef list found = []
+        for group in self._more:
+            found.append((group.names, group.values))
         if self._names is not None:
             found.append((self._names, self._values_of()))
         return found
@@ -299,33 +331,26 @@ cdef class Packed:
         row.epoch, row.created, row.revision = self._epoch, self._created, self._revision
         row.standing = self.standing
         row.heard = self._seen
-        cdef Head head
-        self._head(&head)
-        columns = self._columns()
-        row.document = self._write(vehicle_id, &head, columns, False)
-        row.text = self._write(vehicle_id, &head, columns, True)
+        beginning, columns = self.beginning(vehicle_id), self._columns()
+        row.document = self._write(beginning, columns, False)
+        row.text = self._write(beginning, columns, True)
         return row
 
     def dump(self, str vehicle_id):
-        cdef Head head
-        self._head(&head)
-        return self._write(vehicle_id, &head, self._columns(), False)
+        return self._write(self.beginning(vehicle_id), self._columns(), False)
 
-    def beginning(self, str vehicle_id):
+    cpdef bytes beginning(self, str vehicle_id):
         """Of the document what is in front of `text`."""
-        cdef Head head
-        self._head(&head)
-        applied = self.applied if self._offset >= 0 else self.applied[1:]
-        return b"".join((
-            head.one[: head.one_end - head.one], vehicle_id.encode(),
-            head.two[: head.two_end - head.two], applied,
-            head.three[: head.three_end - head.three],
-        ))
-
-    cdef int _head(self, Head* head) except -1:
-        cdef char* at = say(head.one, b'{"epoch":', self._epoch)
-        head.one_end = _put(at, b',"vehicle_id":"', 15)
-        at = say(head.two, b'","revision":', self._revision)
+        cdef char[HEAD_BYTES] head
+        cdef char* behind_id
+        cdef char* behind_applied
+        cdef Py_ssize_t length
+        cdef const char* of = PyUnicode_AsUTF8AndSize(vehicle_id, &length)
+        cdef Py_ssize_t skipped = self._offset < 0 and PyBytes_GET_SIZE(self.applied) > 0  # the comma
+        cdef Py_ssize_t others = PyBytes_GET_SIZE(self.applied) - skipped
+        cdef char* at = say(head, b'{"epoch":', self._epoch)
+        behind_id = at = _put(at, b',"vehicle_id":"', 15)
+        at = say(at, b'","revision":', self._revision)
         at = say(at, b',"updated_at":', self._updated)
         if self._late != NONE:
             at = say(at, b',"counts":{"late":', self._late)
@@ -336,65 +361,52 @@ cdef class Packed:
             at = say(at, b'"telemetry":[', self._partition)
             at = say(at, b",", self._offset)
             at = _put(at, b"]", 1)
-        head.two_end = at
-        at = _put(head.three, b'},"presence":{', 14)
+        behind_applied = at
+        at = _put(at, b'},"presence":{', 14)
         if self._seen >= 0:
             at = say(at, b'"seen":', self._seen)
             at = _put(at, b",", 1)
-        head.three_end = at
-        return 0
+        cdef bytes made = PyBytes_FromStringAndSize(NULL, at - head + length + others)
+        cdef char* to = _put(PyBytes_AS_STRING(made), head, behind_id - head)
+        to = _put(to, of, length)
+        to = _put(to, behind_id, behind_applied - behind_id)
+        to = _put(to, PyBytes_AS_STRING(self.applied) + skipped, others)
+        _put(to, behind_applied, at - behind_applied)
+        return made
 
     cdef list _columns(self):
         """What came in the same record; that of `_names` is the last."""
         cdef list columns = []
-        cdef Column column
         cdef Group group
-        for one in self._more:
-            group = <Group>one
-            column = _column(group.names, _text(group.values), group.suspect)
-            column.place(group.t, group.n, group.s, group.o)
-            columns.append(column)
+        for group in self._more:
+            columns.append(
+                _column(
+                    group.names, _json_of(group.values), group.t, group.n, group.s, group.o, group.suspect
+                )
+            )
         if self._names is not None:
-            if type(self._values) is tuple:
-                self._values = _text(<tuple>self._values)
-            column = _column(self._names, <bytes>self._values, ())
-            column.place(self._t, self._n, self._s, self._o)
-            columns.append(column)
+            columns.append(
+                _column(self._names, self._json(), self._t, self._n, self._s, self._o, ())
+            )
         return columns
 
-    cdef bytes _write(self, str vehicle_id, Head* head, list columns, bint stored):
+    cdef bytes _write(self, bytes beginning, list columns, bint stored):
         """The document as it is dumped, or as the view stores it."""
-        cdef Py_ssize_t size, length
+        cdef Py_ssize_t size = PyBytes_GET_SIZE(beginning) + PyBytes_GET_SIZE(self._text)
+        cdef Column column
         cdef bytes made
         cdef char* to
-        cdef Column column
-        cdef const char* of = PyUnicode_AsUTF8AndSize(vehicle_id, &length)
-        cdef const char* applied = PyBytes_AS_STRING(self.applied)
-        cdef Py_ssize_t others = PyBytes_GET_SIZE(self.applied)
         cdef bint first = True
-        if others and self._offset < 0:
-            applied += 1
-            others -= 1
-        size = (
-            (head.one_end - head.one) + length + (head.two_end - head.two) + others
-            + (head.three_end - head.three) + PyBytes_GET_SIZE(self.text)
-        )
-        for one in columns:
-            column = <Column>one
+        for column in columns:
             size += column.stored_size() if stored else column.size()
         if not columns:
             size += 2
         elif not stored:
             size += 1  # }} without the comma in front of the first
         made = PyBytes_FromStringAndSize(NULL, size)
-        to = _put(PyBytes_AS_STRING(made), head.one, head.one_end - head.one)
-        to = _put(to, of, length)
-        to = _put(to, head.two, head.two_end - head.two)
-        to = _put(to, applied, others)
-        to = _put(to, head.three, head.three_end - head.three)
-        to = _put(to, PyBytes_AS_STRING(self.text), PyBytes_GET_SIZE(self.text))
-        for one in columns:
-            column = <Column>one
+        to = _put(PyBytes_AS_STRING(made), PyBytes_AS_STRING(beginning), PyBytes_GET_SIZE(beginning))
+        to = _put(to, PyBytes_AS_STRING(self._text), PyBytes_GET_SIZE(self._text))
+        for column in columns:
             to = column.store(to) if stored else column.write(to, first)
             first = False
         if not stored or not columns:
@@ -404,7 +416,7 @@ cdef class Packed:
         return made
 
 
-cdef inline int _order(Sample sample, int64_t t, int64_t n, int64_t s):
+cdef inline int _order(Sample sample, int64_t t, int64_t n, int64_t s) noexcept:
     """Whether a sample is older, of the same time, or newer: below, equal or above 0 (law 1)."""
     if sample.event_time != t:
         return 1 if sample.event_time > t else -1
@@ -423,71 +435,52 @@ cdef class Shape:
     cdef list beginnings
     cdef bytes listed
     cdef Py_ssize_t count, size
+    cdef bint unique
 
     def __init__(self, tuple names):
         self.names = names
         self.beginnings = [b',%b:{"v":' % _dumps(name) for name in names]
         self.listed = _dumps(names)
         self.count = len(names)
+        self.unique = len(set(names)) == len(names)
         self.size = sum(map(len, self.beginnings))
 
 
 cdef tuple _names_in(bytes data, Py_ssize_t begin):
-    """Names of the members of `reported`, which are the last of a document; None if they have other text.
-
-    A name is what is between the end of a signal, or the beginning, and `:{"v":`.
-    """
-    cdef const char* start = PyBytes_AS_STRING(data)
-    cdef const char* end = start + PyBytes_GET_SIZE(data) - 2
-    cdef const char* at = start + begin
+    """Names of the signals of a document that is written as ours are; of another one any, or None."""
+    cdef const char* end = PyBytes_AS_STRING(data) + PyBytes_GET_SIZE(data) - 2
+    cdef const char* at = PyBytes_AS_STRING(data) + begin
     cdef const char* close
-    cdef bytes beginning
-    cdef Py_ssize_t place, length
-    cdef list names
-    if at > end or memcmp(end, b"}}", 2) != 0:
-        return None
-    # Nearly always they are those of the document before.
-    for place in range(_last.count):
-        beginning = <bytes>_last.beginnings[place]
-        length = PyBytes_GET_SIZE(beginning) - (place == 0)
-        if end - at < length or memcmp(at, PyBytes_AS_STRING(beginning) + (place == 0), length):
-            break
-        at = <const char*>memchr(at + length, b"}", end - at - length)
-        if at == NULL:
-            return None
-        at += 1
-    else:
-        if at == end:
-            return _last.names
-    names = []
-    at = start + begin
+    cdef list names = []
     while at < end:
-        if names:
-            if at[0] != b",":
-                return None
-            at += 1
-        if at[0] != b'"':
+        at += 1  # the quotation mark
+        close = <const char*>memchr(at, b'"', end - at)
+        if close == NULL:
             return None
-        close = <const char*>memchr(at + 1, b'"', end - at - 1)
-        if close == NULL or end - close < 7 or memcmp(close, b'":{"v":', 7) != 0:
-            return None
-        if memchr(at, b"\\", close - at) != NULL:
-            return None
-        names.append((at + 1)[: close - at - 1].decode("utf-8"))
-        at = <const char*>memchr(close + 7, b"}", end - close - 7)
+        names.append(at[: close - at].decode("utf-8", "replace"))
+        at = <const char*>memchr(close, b"}", end - close)
         if at == NULL:
             return None
-        at += 1
+        at += 2  # behind the comma
     return shared_names(tuple(names))
 
 
-cdef const char* _number(const char* at, const char* end):
+cdef const char* _behind(const char* at, const char* end, const char* text, Py_ssize_t length) noexcept:
+    """Behind `text`; NULL if it is not at `at`."""
+    if at == NULL or end - at < length or memcmp(at, text, length) != 0:
+        return NULL
+    return at + length
+
+
+cdef const char* _number(const char* at, const char* end) noexcept:
     """Behind the number of JSON at `at` (RFC 8259, section 6); NULL if there is none, or a long one.
 
     Those are left to the parser, which knows whether they are finite.
     """
     cdef const char* start
     cdef const char* first = at
+    if at == NULL:
+        return NULL
     if at < end and at[0] == b"-":
         at += 1
     start = at
@@ -510,30 +503,25 @@ cdef const char* _number(const char* at, const char* end):
     return at if at - first <= MAX_NUMBER_BYTES else NULL
 
 
-cdef const char* _digits(const char* at, const char* end):
+cdef const char* _digits(const char* at, const char* end) noexcept:
     while at < end and b"0" <= at[0] <= b"9":
         at += 1
     return at
 
 
-cdef const char* _member(const char* at, const char* end, const char* name, int64_t* number):
-    """Behind `name` and the integer that follows it; NULL if there is no such."""
-    cdef Py_ssize_t length = strlen(name)
-    cdef const char* start
+cdef const char* _member(const char* at, const char* end, const char* name, int64_t* number) noexcept:
+    """Behind `name` and the natural number that follows it; NULL if there is no such, or a long one."""
+    cdef const char* start = _behind(at, end, name, strlen(name))
     cdef int64_t found = 0
-    cdef bint negative
-    if at == NULL or end - at <= length or memcmp(at, name, length) != 0:
+    if start == NULL:
         return NULL
-    at += length
-    negative = at[0] == b"-"
-    start = at + negative
     at = _digits(start, end)
     if at == start or at - start > MAX_DIGITS or (start[0] == b"0" and at - start > 1):
         return NULL
     while start < at:
         found = 10 * found + (start[0] - 48)
         start += 1
-    number[0] = -found if negative else found
+    number[0] = found
     return at
 
 
@@ -561,23 +549,16 @@ cdef class Column:
     """Signals of one record on their way into a document."""
     cdef Shape shape
     cdef bytes values
-    cdef tuple suspect
     cdef char[ORIGIN_BYTES] origin
     cdef Py_ssize_t length
+    cdef tuple suspect
+    cdef Py_ssize_t suspects
 
-    cdef int place(self, int64_t t, int64_t n, int64_t s, int64_t o) except -1:
-        cdef char* at = say(self.origin, b',"t":', t)
-        at = say(at, b',"n":', n)
-        at = say(at, b',"s":', s)
-        at = say(at, b',"o":', o)
-        self.length = _put(at, b"}", 1) - self.origin
-        return 0
-
-    cdef Py_ssize_t size(self):
+    cdef Py_ssize_t size(self) noexcept:
         """Each signal with a comma in front."""
         cdef Py_ssize_t values = PyBytes_GET_SIZE(self.values) + 1 - self.shape.count
         return (
-            self.shape.size + values + self.shape.count * self.length + len(self.suspect) * _SUSPECT_BYTES
+            self.shape.size + values + self.shape.count * self.length + self.suspects * _SUSPECT_BYTES
         )
 
     cdef char* write(self, char* to, bint first) except NULL:
@@ -599,15 +580,16 @@ cdef class Column:
                 comma = end
             to = _put(to, at, comma - at)
             at = comma + 1
-            if self.suspect and self.shape.names[place] in self.suspect:
+            if self.suspects and self.shape.names[place] in self.suspect:
                 to = _put(to, self.origin, self.length - 1)
-                to = _put(to, _SUSPECT, _SUSPECT_BYTES + 1)
+                to = _put(to, _SUSPECT, _SUSPECT_BYTES)
+                to = _put(to, b"}", 1)
             else:
                 to = _put(to, self.origin, self.length)
         return to
 
-    cdef Py_ssize_t stored_size(self):
-        if self.suspect:
+    cdef Py_ssize_t stored_size(self) noexcept:
+        if self.suspects:
             return self.size()
         return (
             1 + PyBytes_GET_SIZE(self.shape.listed) + 1 + PyBytes_GET_SIZE(self.values) + 1
@@ -616,7 +598,7 @@ cdef class Column:
 
     cdef char* store(self, char* to) except NULL:
         to[0] = 0
-        if self.suspect:
+        if self.suspects:
             return self.write(to + 1, True)
         to = _put(to + 1, PyBytes_AS_STRING(self.shape.listed), PyBytes_GET_SIZE(self.shape.listed))
         to[0] = 1
@@ -625,15 +607,26 @@ cdef class Column:
         return _put(to + 1, self.origin, self.length)
 
 
-cdef Column _column(tuple names, bytes values, tuple suspect):
+cdef Column _column(
+    tuple names, bytes values, int64_t t, int64_t n, int64_t s, int64_t o, tuple suspect
+):
     cdef Column column = Column.__new__(Column)
+    cdef char* at = say(column.origin, b',"t":', t)
+    at = say(at, b',"n":', n)
+    at = say(at, b',"s":', s)
+    at = say(at, b',"o":', o)
+    column.length = _put(at, b"}", 1) - column.origin
     column.shape = _shape(names)
     column.values = values
     column.suspect = suspect
+    column.suspects = 0
+    if suspect:  # as a sample names them: perhaps twice
+        for name in names:
+            column.suspects += name in suspect
     return column
 
 
-cdef char* say(char* to, const char* name, int64_t number):
+cdef char* say(char* to, const char* name, int64_t number) noexcept:
     """A member of JSON."""
     cdef char[20] digits
     cdef int left = 20
@@ -650,17 +643,17 @@ cdef char* say(char* to, const char* name, int64_t number):
             return _put(to, digits + left, 20 - left)
 
 
-cdef inline char* _put(char* to, const char* data, Py_ssize_t size):
+cdef inline char* _put(char* to, const char* data, Py_ssize_t size) noexcept:
     memcpy(to, data, size)
     return to + size
 
 
-def without(groups, tuple taken):
+def without(groups, tuple taken not None):
     cdef list left = []
     cdef Group group
     cdef tuple places, names
     for one in groups:
-        group = <Group>one
+        group = <Group?>one
         places, names = _left(group.names, taken)
         if places:
             left.append(

@@ -6,8 +6,8 @@ cdef class Sample:
     cdef public int64_t event_time
     cdef public int64_t session
     cdef public int64_t sequence
-    cdef public tuple names
-    cdef public tuple values
+    cdef readonly tuple names
+    cdef readonly tuple values
     cdef public bint assigned
     cdef public tuple suspect
     cdef readonly bint plain

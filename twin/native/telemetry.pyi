@@ -16,10 +16,12 @@ class Sample:
     event_time: int
     session: int
     sequence: int
-    names: tuple[str, ...]
-    values: tuple[float, ...]
     assigned: bool
     suspect: tuple[str, ...]
+    @property
+    def names(self) -> tuple[str, ...]: ...
+    @property
+    def values(self) -> tuple[float, ...]: ...
     @property
     def plain(self) -> bool:
         """Read by a `Reader`, its times and numbers not negative, its values finite."""

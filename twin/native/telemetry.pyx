@@ -1,4 +1,4 @@
-# cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False
+# cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False, auto_pickle=False
 """Avro of one telemetry record, read in one pass.
 
 It knows what `wire.avro_writer` writes: the vehicle id, times, `assigned`, `suspect`, then signals of
@@ -36,6 +36,7 @@ cdef enum:
 
 
 @cython.final
+@cython.no_gc
 @cython.freelist(256)
 cdef class Sample:
 
@@ -45,11 +46,13 @@ cdef class Sample:
         int64_t event_time,
         int64_t session,
         int64_t sequence,
-        tuple names,
-        tuple values,
+        tuple names not None,
+        tuple values not None,
         bint assigned=False,
-        tuple suspect=(),
+        tuple suspect not None=(),
     ):
+        if len(names) != len(values):
+            raise ValueError(f"{len(names)} names and {len(values)} values")
         self.vehicle_id = vehicle_id
         self.event_time = event_time
         self.session = session
@@ -87,13 +90,14 @@ cdef class Reader:
     cdef bytes _last
     cdef tuple _last_names
 
-    def __init__(self, signals):
+    def __cinit__(self, signals):
+        cdef list kinds = [is_float for _, is_float in signals]
         self._names = tuple([name for name, _ in signals])
         self._count = len(self._names)
-        if self._count > MAX_SIGNALS:
+        if self._count > MAX_SIGNALS or self._count != len(kinds):
             raise ValueError(f"{self._count} signals; at most {MAX_SIGNALS} are accepted")
-        for place, (_, is_float) in enumerate(signals):
-            self._is_float[place] = is_float
+        for place, is_float in enumerate(kinds):
+            self._is_float[place] = bool(is_float)
         self._shapes = {}
         self._last = b""
         self._last_names = ()
@@ -109,6 +113,8 @@ cdef class Reader:
         cdef unsigned char[MAX_SIGNALS] branches
         cdef double[MAX_SIGNALS] values
         cdef Sample sample = Sample.__new__(Sample)
+        if at < 0:
+            raise ValueError(f"a record that begins at byte {at}")
         sample.vehicle_id = _vehicle(start, size, &at, vehicle_id)
         sample.event_time = _long(start, size, &at, LONG_BYTES)
         sample.session = _long(start, size, &at, LONG_BYTES)
