@@ -25,7 +25,7 @@ from tests.worker_records import Car, Fold, Log, Place, Record, brief, plain
 from twin import document, inputs
 from twin.apply import Context, apply, deadlines_of, deadlines_of_commands
 from twin.effects import Effects
-from twin.wire import codec, topics
+from twin.wire import codec, rejected, topics
 from twin.wire.records import Command, Position, Twin
 
 SOON_MS = 10_000
@@ -207,8 +207,6 @@ class History:
 
     def _says_nothing(self, record: Record) -> bool:
         """Whether nothing comes of it, and nothing is kept of it, when there is no twin."""
-        if record.topic == topics.OUTCOMES:
-            return _source(record) in self._rejected
         if record.topic == topics.REQUESTS:
             return bool(record.fields["kind"] == "deadline")
         return record.topic in (topics.DELIVERIES, topics.SCORES)
@@ -231,13 +229,13 @@ class History:
         revision = 0 if about is None else about["revision"]
         for command in effects.ledger:
             command["revision"] = revision
-        outputs = _outputs_of(self._car.vehicle_id, effects, revision)
+        outputs = _outputs_of(self._car.vehicle_id, effects, revision, _source(record))
         causes = state.causes + bool(outputs)
         if outputs:
             cause = (record.topic, record.offset, outputs)
             if causes > len(target.outbox) or target.outbox[state.causes] != cause:
                 return
-        if twin is None and after is None and not effects.replies:
+        if twin is None and after is None and not effects.replies and effects.rejected is None:
             return
         ledger.take(effects)
         yield self._after(state, twin, after, place, ledger.entries, taken, causes)
@@ -318,17 +316,20 @@ def _target(record: Record) -> Target:
     return Target(fields, fields["applied"], outbox)
 
 
-def _outputs_of(vehicle_id: str, effects: Effects, revision: int) -> list[Output]:
+def _outputs_of(vehicle_id: str, effects: Effects, revision: int, source: str) -> list[Output]:
     """What one record brings about, as in an outbox."""
     found = [("ledger", f"{vehicle_id}/{entry['id']}", entry) for entry in effects.ledger]
     found += [("ledger", f"{vehicle_id}/{ident}", None) for ident in effects.removed]
     found += [("changes", vehicle_id, change) for change in effects.changes]
     found += [("downlink", vehicle_id, downlink) for downlink in effects.downlinks]
     found += [("replies", reply["request_id"], reply) for reply in effects.replies]
-    return _sorted(
+    made = [
         _output(kind, key, revision, orjson.loads(orjson.dumps(value)))
         for kind, key, value in found
-    )
+    ]
+    if effects.rejected is not None:
+        made.append(Output("rejected", vehicle_id, revision, source))
+    return _sorted(made)
 
 
 def _output(kind: str, key: str, revision: int, value: Any) -> Output:
@@ -336,6 +337,9 @@ def _output(kind: str, key: str, revision: int, value: Any) -> Output:
         value = plain(value)
     elif kind == "replies":
         value = _reply(value)
+    elif kind == "rejected":
+        _, _, headers = rejected.load(orjson.dumps(value))
+        value = dict(headers)["source"].decode()
     return Output(kind, key, revision, value)
 
 

@@ -19,7 +19,7 @@ from functools import partial
 from typing import Any
 
 from twin.apply import Context, due_of
-from twin.batch import Batch, Decider, arrival
+from twin.batch import Batch, Decider, rejection
 from twin.changelog import CHANGELOGS, OUTBOX, Kept, Place, tombstone
 from twin.copy import Copy
 from twin.delivery import Entry, Ticket, Writer
@@ -30,7 +30,6 @@ from twin.owned import Owned
 from twin.packed import Row, unpack
 from twin.view import Shown, View, row
 from twin.wire import codec, rejected, topics
-from twin.wire.errors import WireError
 
 log = logs.get(__name__)
 
@@ -73,11 +72,13 @@ class Owner:
             started = time.perf_counter()
             async with self.deciding:
                 batch, position = self.decide(records, position)
-                if batch.rejected:
-                    # What the twin's record does not hold must be there before it.
+                if batch.unfit:
+                    # What no record of a twin holds must be there before the offsets.
                     ticket = Ticket()
-                    for message, error in batch.rejected:
-                        self._reject(message, error, ticket)
+                    for message, error in batch.unfit:
+                        key, value, headers = rejection(message, error)
+                        entry = (key, value, headers)
+                        self._writer.send(topics.REJECTED, message.partition, entry, ticket)
                     await self._writer.wait(ticket)
                 ticket = Ticket()
                 shown = self._write_changelog(batch, ticket)
@@ -182,11 +183,14 @@ class Owner:
         ledger: dict[str, Entry],
         ticket: Ticket,
     ) -> None:
-        """Send changes and downlinks; `ledger` gets the newest state of each entry."""
+        """Send changes, downlinks and what is rejected; `ledger` gets the newest state of each entry."""
         for output in outputs:
             if output.kind == "ledger":
                 headers = tombstone(owned.epoch) if output.value is None else None
                 ledger[output.key] = (output.key, output.value, headers)
+            elif output.kind == "rejected" and output.value is not None:
+                told = rejected.load(output.value)
+                self._writer.send(topics.REJECTED, owned.partition, told, ticket)
             elif output.kind != "replies":
                 topic = topics.CHANGES if output.kind == "changes" else topics.DOWNLINK
                 entry = (vehicle_id, output.value, None)
@@ -243,17 +247,6 @@ class Owner:
         if packed is None:
             return None
         return due_of(unpack(packed, vehicle_id), owned.book, of, ref, self._context)
-
-    def _reject(self, message: Any, error: WireError, ticket: Ticket) -> None:
-        key, value, headers = rejected.record(
-            error=error,
-            source=f"kafka:{message.topic}/{message.partition}/{message.offset}",
-            at_ms=arrival(message),
-            key=message.key,
-            value=message.value,
-            headers=message.headers or (),
-        )
-        self._writer.send(topics.REJECTED, message.partition, (key, value, list(headers)), ticket)
 
 
 def passed(step: str, started: float) -> None:

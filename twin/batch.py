@@ -26,7 +26,7 @@ from twin.kit import metrics
 from twin.outbox import MAX_BYTES, Outbox, Output
 from twin.owned import Grave, Owned
 from twin.packed import DUPLICATE, NEW, REPEATED, pack, unpack
-from twin.wire import codec, topics
+from twin.wire import codec, rejected, topics
 from twin.wire.errors import Misaddressed, WireError
 from twin.wire.partition import partition_of
 from twin.wire.records import Command, Position, Reply, Twin
@@ -52,7 +52,8 @@ class Batch:
     commands: dict[str, Command] = field(default_factory=dict)
     removed: list[str] = field(default_factory=list)
     replies: list[Reply] = field(default_factory=list)
-    rejected: list[tuple[Any, WireError]] = field(default_factory=list)
+    unfit: list[tuple[Any, WireError]] = field(default_factory=list)
+    """Records that no state makes acceptable, and why."""
     event_times: list[int] = field(default_factory=list)
     observed: int = 0
     """Records of telemetry that the twin took as it rests."""
@@ -99,7 +100,7 @@ class Decider:
         try:
             record = inputs.read(message.topic, message.key, message.value)
         except WireError as error:
-            batch.rejected.append((message, error))
+            batch.unfit.append((message, error))
             return None
         owned = self._parts[message.partition]
         vehicle_id = record.vehicle_id
@@ -142,7 +143,7 @@ class Decider:
         if twin is None:
             expected = partition_of(vehicle_id.encode(), self._partitions)
             if expected != partition:
-                batch.rejected.append((message, _misplaced(vehicle_id, expected, partition)))
+                batch.unfit.append((message, _misplaced(vehicle_id, expected, partition)))
                 return None
             if owned.buried(vehicle_id, topic, offset):
                 batch.counts[metrics.TWIN_REPEATED, topic] += 1
@@ -161,17 +162,15 @@ class Decider:
         batch.duplicates += effects.duplicate
         if effects.outdated:
             batch.counts[metrics.TWIN_OUTDATED, topic] += 1
-        if effects.rejected is not None:
-            batch.rejected.append((message, effects.rejected))
         if twin is None or after is None:
             self._come_and_go(batch, owned, vehicle_id, twin, after)
-        if twin is None and after is None and effects.replies:
+        if twin is None and after is None and (effects.replies or effects.rejected is not None):
             _bury(batch, owned, vehicle_id, {topic: [partition, offset]})
         if not effects.tells:
             return None
         about = after or twin
         revision = 0 if about is None else about["revision"]
-        return self._tell(batch, owned, vehicle_id, revision, effects, (topic, offset))
+        return self._tell(batch, owned, vehicle_id, revision, effects, message)
 
     def _come_and_go(
         self, batch: Batch, owned: Owned, vehicle_id: str, before: Twin | None, after: Twin | None
@@ -195,7 +194,7 @@ class Decider:
         vehicle_id: str,
         revision: int,
         effects: Effects,
-        why: tuple[str, int],
+        message: Any,
     ) -> Outbox:
         """Keep the effects of one record in the tables and in the vehicle's outbox."""
         outputs = []
@@ -217,6 +216,11 @@ class Decider:
         outputs += [_output("downlink", vehicle_id, d, revision) for d in effects.downlinks]
         outputs += [_output("replies", r["request_id"], r, revision) for r in effects.replies]
         batch.replies += effects.replies
+        if effects.rejected is not None:
+            _, value, headers = rejection(message, effects.rejected)
+            record = rejected.dump(vehicle_id, value, headers)
+            outputs.append(Output("rejected", vehicle_id, record, revision))
+            batch.counts[metrics.TWIN_REJECTED, effects.rejected.reason] += 1
         owned.deadlines.add(effects.deadlines)
         twin = batch.awake.get(vehicle_id)
         if twin is not None and owned.deadlines.crowded(vehicle_id):
@@ -227,8 +231,20 @@ class Decider:
         if outbox is None:
             outbox = batch.outboxes[vehicle_id] = Outbox()
         if outputs:
-            outbox.add(*why, outputs)
+            outbox.add(message.topic, message.offset, outputs)
         return outbox
+
+
+def rejection(message: Any, error: WireError) -> tuple[str | None, bytes | None, rejected.Headers]:
+    """Key, value and headers of the record on `rejected` for a record of an input topic."""
+    return rejected.record(
+        error=error,
+        source=f"kafka:{message.topic}/{message.partition}/{message.offset}",
+        at_ms=arrival(message),
+        key=message.key,
+        value=message.value,
+        headers=message.headers or (),
+    )
 
 
 def arrival(message: Any) -> int:
@@ -254,7 +270,7 @@ def _time(text: bytes | None) -> int | None:
 
 def _publish(batch: Batch) -> None:
     """Add what the batch counted to the metrics."""
-    for _, error in batch.rejected:
+    for _, error in batch.unfit:
         batch.counts[metrics.TWIN_REJECTED, error.reason] += 1
     batch.counts[metrics.TWIN_APPLIED, topics.TELEMETRY] += batch.observed
     for (counter, label), count in batch.counts.items():
@@ -266,7 +282,7 @@ def _publish(batch: Batch) -> None:
 def _bury(batch: Batch, owned: Owned, vehicle_id: str, applied: Grave) -> None:
     """What was applied must not be applied again, though there is no twin that says so.
 
-    That goes for requests that were refused because there is none: if a kill had them decided again,
+    That goes for records that were refused because there is none: if a kill had them decided again,
     there could be one by then.
     """
     grave = {**owned.graves.get(vehicle_id, {}), **applied}

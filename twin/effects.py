@@ -80,4 +80,5 @@ class Effects:
             or self.downlinks
             or self.replies
             or self.deadlines
+            or self.rejected is not None
         )

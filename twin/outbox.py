@@ -5,9 +5,10 @@
                               +-> the next owner finds it, and tells it again
 
 The changelog record of a twin is the only commit point of a batch for a vehicle: its ledger entries,
-changes, downlinks and replies follow from it. `at` names the input record that caused
-an output. If the offset committed for that input is not behind it, nobody knows whether the output
-was told, so it is told again; ids are the same, so whoever reads them can drop repeats.
+changes, downlinks, replies and what was rejected for its state follow from it, so a former owner tells
+nobody what it wrongly thinks. `at` names the input record that caused an output. If the offset
+committed for that input is not behind it, nobody knows whether the output was told, so it is told
+again; ids are the same, so whoever reads them can drop repeats.
 """
 
 from collections.abc import Iterator, Mapping
@@ -20,7 +21,7 @@ MAX_BYTES: Final = 512 * 1024
 """A batch is cut when the outputs of one vehicle reach this. One record adds at most what 50 open
 commands of 32 KiB need twice, so a header stays below `topics.TWINS_MAX_BYTES`."""
 
-Kind = Literal["ledger", "changes", "downlink", "replies"]
+Kind = Literal["ledger", "changes", "downlink", "replies", "rejected"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ from twin.changelog import Tail
 from twin.fields import check_entry
 from twin.kit import logs
 from twin.outbox import Kind, Output, untold
+from twin.wire import rejected
 from twin.wire.errors import WireError
 
 log = logs.get(__name__)
@@ -48,6 +49,8 @@ def tellable(vehicle_id: str, output: Output) -> bool:
         return False
     if output.kind == "ledger":
         return output.key.startswith(f"{vehicle_id}/") and _entry(output.key, output.value)
+    if output.kind == "rejected":
+        return _rejected(vehicle_id, output.value)
     record = _object(output.value)
     if output.kind != "replies":
         return record.get("vehicle_id") == vehicle_id
@@ -69,6 +72,14 @@ def _entry(key: str, value: bytes | None) -> bool:
     except WireError:
         return False
     return True
+
+
+def _rejected(vehicle_id: str, value: bytes | None) -> bool:
+    try:
+        key, _, headers = rejected.load(value or b"")
+    except (ValueError, LookupError, TypeError):
+        return False
+    return key == vehicle_id and all(isinstance(name, str) for name, _ in headers)
 
 
 def _object(value: bytes | None) -> Mapping[str, Any]:

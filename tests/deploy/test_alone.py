@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-SHARED = ("twin/__init__.py", "twin/wire", "twin/kit")
+SHARED = ("twin/__init__.py", "twin/native", "twin/wire", "twin/kit")
 CORE = tuple(str(path.relative_to(ROOT)) for path in (ROOT / "twin").glob("*.py"))
 
 PROCESSES = {

@@ -217,7 +217,7 @@ def test_a_record_on_the_wrong_partition_is_set_aside(worker):
     worker.owner.parts[1] = Owned(1, 1)
     batch = decide(worker, telemetry(1, partition=1))
     assert batch.owners == {}
-    assert [error.reason for _, error in batch.rejected] == ["wrong_partition"]
+    assert [error.reason for _, error in batch.unfit] == ["wrong_partition"]
 
 
 def test_a_record_seen_before_changes_nothing(worker):

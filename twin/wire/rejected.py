@@ -10,8 +10,11 @@ by the hundreds. What was cut is told: `truncated` = the value's length before, 
 `headers-truncated` = how many of the original's headers were left out.
 """
 
+from base64 import b64decode, b64encode
 from collections.abc import Iterable
 from typing import Final
+
+import orjson
 
 from twin.wire.errors import WireError
 from twin.wire.ids import check_vehicle_id
@@ -59,6 +62,25 @@ def record(
     if len(kept) < len(originals):
         made.append(("headers-truncated", str(len(originals) - len(kept)).encode()))
     return _vehicle_id(key), value, made + kept
+
+
+def dump(vehicle_id: str, value: bytes | None, headers: Headers) -> bytes:
+    """Such a record of a vehicle as JSON, on its way to the topic."""
+    return orjson.dumps(
+        {
+            "vehicle_id": vehicle_id,
+            "value": None if value is None else b64encode(value).decode(),
+            "headers": [[name, b64encode(content).decode()] for name, content in headers],
+        }
+    )
+
+
+def load(data: bytes) -> tuple[str, bytes | None, Headers]:
+    """The record behind `dump`. Raises ValueError, LookupError or TypeError when it is none."""
+    found = orjson.loads(data)
+    value = None if found["value"] is None else b64decode(found["value"], validate=True)
+    headers = [(name, b64decode(content, validate=True)) for name, content in found["headers"]]
+    return found["vehicle_id"], value, headers
 
 
 def _kept(originals: Headers) -> Headers:

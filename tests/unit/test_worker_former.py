@@ -1,0 +1,70 @@
+"""An owner that froze and wakes up: what it decided meanwhile nobody hears of (law 5)."""
+
+import asyncio
+
+from tests.worker_fakes import CAR, Kafka, Redis, Worker, record, request, run, telemetry
+from twin.delivery import Ticket
+from twin.view import FormerOwner
+from twin.wire import ids, topics
+
+COMMAND = {"id": ids.command_id(CAR, 1, "x"), "name": "ping", "args": {}, "ttl_s": 60}
+OUTCOME = record(topics.OUTCOMES, {"command_id": COMMAND["id"], "state": "received", "at": 1}, 0)
+ATTRIBUTES = request(0, "attributes", {"value": {"a": "b"}})
+
+
+async def held(worker, most):
+    """Until more than `most` writes of a frozen worker wait."""
+    async with asyncio.timeout(10):
+        while len(worker.producer.held) <= most:  # noqa: ASYNC110 - a fake says nothing
+            await asyncio.sleep(0)
+
+
+def test_a_former_owner_rejects_nothing_that_its_successor_knows():
+    """The outcome of a command that was made behind its back is no unknown one."""
+
+    async def test():
+        kafka, store = Kafka(), Redis()
+        former, owner = Worker(kafka, store), Worker(kafka, store)
+        await former.restore()
+        assert await former.take(telemetry(0))
+        former.producer.frozen = True
+        first = asyncio.create_task(former.take(ATTRIBUTES))
+        await held(former, 0)
+        await owner.restore({"telemetry": 1}, second=2)
+        assert await owner.take(ATTRIBUTES, request(1, "command", {**COMMAND, "lane": "default"}))
+        assert await owner.take(OUTCOME)
+        second = asyncio.create_task(former.take(OUTCOME))
+        await held(former, len(former.producer.held))
+        former.producer.frozen = False
+        former.producer.poll(0)
+        await asyncio.wait([first, second])
+        assert any(isinstance(fault, FormerOwner) for fault in former.faults)
+        assert not [log for (topic, _), log in kafka.logs.items() if topic == topics.REJECTED]
+
+    run(test)
+
+
+def test_what_is_rejected_for_its_state_is_told_by_whoever_comes_next():
+    """Durable with the twin's record, so a kill behind that loses no rejection."""
+
+    async def test():
+        kafka, store = Kafka(), Redis()
+        former, owner = Worker(kafka, store), Worker(kafka, store)
+        await former.restore()
+        assert await former.take(telemetry(0))
+        batch, _ = former.owner.decide([OUTCOME], 0)
+        outbox = batch.outboxes[CAR].dump()
+        assert b'"rejected"' in outbox
+        former.writer.changelog(
+            (topics.TWINS, 0),
+            [(CAR, former.owner.parts[0].twins[CAR].dump(CAR), [("outbox", outbox)])],
+            Ticket(),
+        )
+        former.producer.poll(0)
+        assert not kafka.logs[topics.REJECTED, 0]
+        await owner.restore({"telemetry": 1}, second=2)
+        (told,) = kafka.logs[topics.REJECTED, 0]
+        assert dict(told.headers())["reason"] == b"unknown_command"
+        assert (told.key(), told.value()) == (CAR.encode(), OUTCOME.value)
+
+    run(test)
