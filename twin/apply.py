@@ -135,9 +135,12 @@ def deadlines_of(twin: Twin, context: Context) -> list[Deadline]:
     found: list[tuple[int | None, DeadlineOf, str]] = [
         (presence.next_due(status, context), "presence", str(status["session"]))
     ]
-    versions = {str(version) for version, _ in desired.open_until(twin).values()}
-    found += [(desired.next_due(twin, ref), "desired", ref) for ref in sorted(versions)]
-    found += [(approval.next_due(twin, ref), "decision", ref) for ref in twin.get("decisions", {})]
+    # Nearly every twin has neither of these, and a restart asks for all twins.
+    if twin["desired"]["status"]:
+        versions = {str(version) for version, _ in desired.open_until(twin).values()}
+        found += [(desired.next_due(twin, ref), "desired", ref) for ref in sorted(versions)]
+    for ref in twin.get("decisions", ()):
+        found.append((approval.next_due(twin, ref), "decision", ref))
     return [Deadline(due, vehicle_id, of, ref) for due, of, ref in found if due is not None]
 
 

@@ -58,11 +58,12 @@ class Deadlines:
         """Remember."""
         for deadline in deadlines:
             pending = self._pending.get(deadline.vehicle_id, ())
-            same = [one for one in pending if (one.of, one.ref) == (deadline.of, deadline.ref)]
+            # A restart adds one of each vehicle, and none has another.
+            same = pending and [o for o in pending if (o.of, o.ref) == (deadline.of, deadline.ref)]
             if same and same[0].due <= deadline.due:
                 continue
             self._size += not same
-            others = (one for one in pending if one not in same)
+            others = [one for one in pending if one not in same] if same else pending
             self._pending[deadline.vehicle_id] = (*others, deadline)
             heapq.heappush(self._heap, deadline)
 

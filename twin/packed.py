@@ -39,6 +39,7 @@ __all__ = [
 ]
 
 _NONE: Final = -1
+_NO_COUNTS: Final = Counts(late=_NONE, duplicates=_NONE)
 _MOVING: Final = {
     "epoch",
     "vehicle_id",
@@ -144,7 +145,7 @@ def _packed(twin: Twin, text: bytes, groups: list[Group]) -> Packed:
     where, last = applied.pop(topics.TELEMETRY, (_NONE, _NONE))
     state, seen = presence["state"], presence.get("seen", _NONE)
     session = STALE if state == "stale" else UNHEARD if seen < 0 else presence["session"]
-    counts = twin.get("counts", Counts(late=_NONE, duplicates=_NONE))
+    counts = twin.get("counts", _NO_COUNTS)
     numbers = (
         twin.get("epoch", 0), twin["created_at"], twin["revision"], twin["updated_at"],
         seen, session, where, last, counts["late"], counts["duplicates"],
