@@ -136,7 +136,7 @@ class Dispatcher:
 
 
 def _rejected(message: Message, error: WireError, now_ms: int) -> Record:
-    headers = message.headers()
+    headers = kafka.headers_of(message)
     return rejection(
         error,
         source=f"kafka:{message.topic()}/{message.partition()}/{message.offset()}",

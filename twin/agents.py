@@ -188,8 +188,8 @@ class Owner:
             if output.kind == "ledger":
                 headers = tombstone(owned.epoch) if output.value is None else None
                 ledger[output.key] = (output.key, output.value, headers)
-            elif output.kind == "rejected" and output.value is not None:
-                told = rejected.load(output.value)
+            elif output.kind == "rejected":
+                told = rejected.load(output.value or b"")
                 self._writer.send(topics.REJECTED, owned.partition, told, ticket)
             elif output.kind != "replies":
                 topic = topics.CHANGES if output.kind == "changes" else topics.DOWNLINK

@@ -34,6 +34,8 @@ from twin.wire.telemetry import Sample
 
 MAX_TIME_MS: Final = 2**48
 """What 48 bits of a ULID hold, the year 10889."""
+_ORIGINALS_BYTES: Final = 64 * 1024
+"""Of the headers of a rejected record, when they travel in an outbox: `topics.TWINS_MAX_BYTES`."""
 _AGES: Final = 16
 """The age of one in so many records is measured."""
 
@@ -217,7 +219,7 @@ class Decider:
         outputs += [_output("replies", r["request_id"], r, revision) for r in effects.replies]
         batch.replies += effects.replies
         if effects.rejected is not None:
-            _, value, headers = rejection(message, effects.rejected)
+            _, value, headers = rejection(message, effects.rejected, _ORIGINALS_BYTES)
             record = rejected.dump(vehicle_id, value, headers)
             outputs.append(Output("rejected", vehicle_id, record, revision))
             batch.counts[metrics.TWIN_REJECTED, effects.rejected.reason] += 1
@@ -235,7 +237,9 @@ class Decider:
         return outbox
 
 
-def rejection(message: Any, error: WireError) -> tuple[str | None, bytes | None, rejected.Headers]:
+def rejection(
+    message: Any, error: WireError, originals_bytes: int = rejected.MAX_ORIGINAL_BYTES
+) -> tuple[str | None, bytes | None, rejected.Headers]:
     """Key, value and headers of the record on `rejected` for a record of an input topic."""
     return rejected.record(
         error=error,
@@ -244,6 +248,7 @@ def rejection(message: Any, error: WireError) -> tuple[str | None, bytes | None,
         key=message.key,
         value=message.value,
         headers=message.headers or (),
+        originals_bytes=originals_bytes,
     )
 
 

@@ -206,7 +206,7 @@ def _take(tail: Tail, message: Any) -> None:
     offset: int = message.offset()
     tail.end = offset + 1
     tail.records += 1
-    raw, value, told = message.key(), message.value(), message.headers()
+    raw, value, told = message.key(), message.value(), kafka.headers_of(message)
     headers = {k: v for k, v in told if v is not None} if told else NO_HEADERS
     key = "" if raw is None else raw.decode("utf-8", "replace")
     named = key in tail.newest or key == FENCE or _KEY.fullmatch(key) is not None

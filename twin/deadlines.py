@@ -31,12 +31,6 @@ class Deadlines:
     def __len__(self) -> int:
         return self._size
 
-    def clear(self) -> None:
-        """Forget all."""
-        self._heap.clear()
-        self._pending.clear()
-        self._size = 0
-
     def crowded(self, vehicle_id: str) -> bool:
         """Whether a vehicle has so many pending that some must be outdated."""
         return len(self._pending.get(vehicle_id, ())) > CROWDED

@@ -19,7 +19,8 @@ import orjson
 
 MAX_BYTES: Final = 512 * 1024
 """A batch is cut when the outputs of one vehicle reach this. One record adds at most what 50 open
-commands of 32 KiB need twice, so a header stays below `topics.TWINS_MAX_BYTES`."""
+commands of 32 KiB need twice, or a rejected original of 1 MiB in base64 and of its headers 64 KiB, so a
+header stays below `topics.TWINS_MAX_BYTES`."""
 
 Kind = Literal["ledger", "changes", "downlink", "replies", "rejected"]
 

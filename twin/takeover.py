@@ -115,9 +115,10 @@ class Takeover:
         """What the former owner left: late writes, and what it had not told. The view shows by itself
         all but what answers speak of."""
         owned = restored.owned
-        await self._view.claim(owned.partition, owned.epoch, owned.twins, owned.book.commands)
+        # First, since Redis may be away for longer than compaction waits for it.
         metrics.TWIN_WRITTEN_AGAIN.inc(len(restored.overwritten))
         await self._write_again(owned, dict.fromkeys([*restored.overwritten, *restored.entries]))
+        await self._view.claim(owned.partition, owned.epoch, owned.twins, owned.book.commands)
         ticket = Ticket()
         replies: list[Reply] = []
         for vehicle_id, output in restored.untold:

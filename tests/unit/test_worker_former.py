@@ -1,11 +1,13 @@
 """An owner that froze and wakes up: what it decided meanwhile nobody hears of (law 5)."""
 
 import asyncio
+from types import SimpleNamespace
 
 from tests.worker_fakes import CAR, Kafka, Redis, Worker, record, request, run, telemetry
 from twin.delivery import Ticket
+from twin.kit import kafka
 from twin.view import FormerOwner
-from twin.wire import ids, topics
+from twin.wire import ids, rejected, topics
 
 COMMAND = {"id": ids.command_id(CAR, 1, "x"), "name": "ping", "args": {}, "ttl_s": 60}
 OUTCOME = record(topics.OUTCOMES, {"command_id": COMMAND["id"], "state": "received", "at": 1}, 0)
@@ -68,3 +70,36 @@ def test_what_is_rejected_for_its_state_is_told_by_whoever_comes_next():
         assert (told.key(), told.value()) == (CAR.encode(), OUTCOME.value)
 
     run(test)
+
+
+def test_the_largest_rejection_fits_into_the_changelog():
+    """An original of Kafka's default size with headers that JSON would make six times as long."""
+    worker = Worker(Kafka(), Redis())
+
+    async def test():
+        await worker.restore()
+        assert await worker.take(telemetry(0))
+        body = {"command_id": COMMAND["id"], "state": "received", "at": 1, "reason": "x" * 900}
+        made = record(topics.OUTCOMES, body, 0)
+        padding = b" " * (100 * 1024)
+        large = SimpleNamespace(
+            **{**vars(made), "value": made.value + padding, "headers": [("\x01" * 900_000, b"")]}
+        )
+        batch, _ = worker.owner.decide([large], 0)
+        assert len(batch.outboxes[CAR].dump()) < 256 * 1024
+        (output,) = [o for _, _, outputs in batch.outboxes[CAR].causes for o in outputs]
+        key, value, headers = rejected.load(output.value)
+        assert (key, value) == (CAR, large.value)
+        assert dict(headers)["headers-truncated"] == b"1"
+
+    run(test)
+
+
+def test_headers_whose_names_are_no_text_count_as_none():
+    """Kafka takes any bytes for a name; one such record stops nobody."""
+
+    class Odd:
+        def headers(self):
+            return b"na\xefve".decode()
+
+    assert kafka.headers_of(Odd()) is None

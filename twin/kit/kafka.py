@@ -8,9 +8,9 @@ SASL: of the process, `twin.kit.security`.
 import time
 from datetime import UTC, datetime, timedelta
 from functools import cache
-from typing import Any, Final
+from typing import Any, Final, cast
 
-from confluent_kafka import Consumer, KafkaException, Producer
+from confluent_kafka import Consumer, KafkaException, Message, Producer
 from confluent_kafka.admin import AdminClient
 
 from twin.kit import logs
@@ -145,3 +145,14 @@ _QUIET: Final[dict[str, Any]] = {
 
 def _common(bootstrap: str) -> dict[str, Any]:
     return {"bootstrap.servers": bootstrap, **security().kafka_client(), **_QUIET}
+
+
+def headers_of(message: Message) -> list[tuple[str, bytes | None]] | None:
+    """A record's headers; None when there are none, or when a name is no UTF-8.
+
+    Kafka takes any bytes for a name, and one such record must not stop whoever reads.
+    """
+    try:
+        return cast(list[tuple[str, bytes | None]] | None, message.headers())
+    except UnicodeDecodeError:
+        return None

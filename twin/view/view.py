@@ -214,7 +214,7 @@ class View:
     async def _show_twins(self, partition: int, part: Part, durable: Durable) -> None:
         pending = part.pending
         ids = list(pending)[:_CHUNK]
-        held = [(v, part.twins[v]) for v in ids if v in part.twins]
+        held = [(v, twin) for v in ids if (twin := part.twins.get(v)) is not None]
         # The revision does not tell all: late telemetry moves only what was applied. Nor the epoch,
         # which is that of the last write.
         arguments = [argument for v, twin in held for argument in (v, _beginning(v, twin))]

@@ -38,11 +38,12 @@ def record(
     value: bytes | None,
     headers: Iterable[tuple[str, str | bytes | None]] = (),
     content_type: str | None = None,
+    originals_bytes: int = MAX_ORIGINAL_BYTES,
 ) -> tuple[str | None, bytes | None, Headers]:
     """Key, value and headers of the record for a message that raised `error` at its first attempt.
 
-    `at_ms` becomes ingested-at. `key`, `value` and `headers` are the original's; without a
-    `content_type` the header of that name tells it.
+    `at_ms` becomes ingested-at. `key`, `value` and `headers` are the original's, of the last at most
+    `originals_bytes`; without a `content_type` the header of that name tells it.
     """
     originals = [(name, _bytes(content)) for name, content in headers]
     kind = dict(originals).get("content-type") if content_type is None else _bytes(content_type)
@@ -58,7 +59,7 @@ def record(
     if value is not None and len(value) > MAX_VALUE_BYTES:
         made.append(("truncated", str(len(value)).encode()))
         value = value[:MAX_VALUE_BYTES]
-    kept = _kept(originals)
+    kept = _kept(originals, originals_bytes)
     if len(kept) < len(originals):
         made.append(("headers-truncated", str(len(originals) - len(kept)).encode()))
     return _vehicle_id(key), value, made + kept
@@ -70,7 +71,10 @@ def dump(vehicle_id: str, value: bytes | None, headers: Headers) -> bytes:
         {
             "vehicle_id": vehicle_id,
             "value": None if value is None else b64encode(value).decode(),
-            "headers": [[name, b64encode(content).decode()] for name, content in headers],
+            "headers": [
+                [b64encode(part).decode() for part in (name.encode(), content)]
+                for name, content in headers
+            ],
         }
     )
 
@@ -79,14 +83,16 @@ def load(data: bytes) -> tuple[str, bytes | None, Headers]:
     """The record behind `dump`. Raises ValueError, LookupError or TypeError when it is none."""
     found = orjson.loads(data)
     value = None if found["value"] is None else b64decode(found["value"], validate=True)
-    headers = [(name, b64decode(content, validate=True)) for name, content in found["headers"]]
+    headers = [
+        (b64decode(name, validate=True).decode(), b64decode(content, validate=True))
+        for name, content in found["headers"]
+    ]
     return found["vehicle_id"], value, headers
 
 
-def _kept(originals: Headers) -> Headers:
+def _kept(originals: Headers, room: int) -> Headers:
     """Those that still fit; one that is too long makes room for the shorter behind it."""
     kept: Headers = []
-    room = MAX_ORIGINAL_BYTES
     for name, content in originals:
         prefixed = f"original-{name}"
         size = len(prefixed.encode()) + len(content)
