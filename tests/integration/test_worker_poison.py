@@ -39,6 +39,7 @@ PARTITIONS = 4
 T0 = 1_790_000_000_000
 ULID = "01JB0000000000000000000000"
 COUNTED = {"cartwin_twin_applied_total": "applied", "cartwin_twin_repeated_total": "repeated"}
+REJECTIONS = "cartwin_twin_rejected_total{"
 HELD = settings(
     deadline=None,
     suppress_health_check=list(HealthCheck),
@@ -78,6 +79,7 @@ class Bench:
         )
         assert self._producer.flush(60) == 0
         self._counted.clear()
+        self._heard = 0
         self.worker.start().ready()
         self._make_good_cars()
 
@@ -137,8 +139,10 @@ class Bench:
         assert self._producer.flush(60) == 0
         assert len(told) == len(good)
         self._until(lambda: not self._missing(told), lambda: f"not applied: {self._missing(told)}")
-        rejected = self._new_rejected()
+        rejected = self._all_rejected()
         self._check_rejected(rejected, {**sent, **told})
+        unknown = {place for place in told if place[0] == topics.OUTCOMES}
+        assert unknown <= {_source(message) for message in rejected}
         self._check_counts(rejected, {**sent, **told})
 
     def _send(self, record, sent):
@@ -215,8 +219,26 @@ class Bench:
             if applied[record.key.decode()].get(topic) != [partition, offset]
         ]
 
+    def _all_rejected(self):
+        """What is on `rejected` since the last time, as much as the worker has decided to reject."""
+        found = []
+
+        def told():
+            found.extend(self._new_rejected())
+            return self._heard + len(found) >= self._rejections()
+
+        self._until(told, lambda: f"{len(found)} of {self._rejections() - self._heard} rejections")
+        self._heard += len(found)
+        assert self._heard == self._rejections()
+        return found
+
+    def _rejections(self):
+        _, text = self.worker.get("/metrics")
+        lines = [line for line in text.splitlines() if line.startswith(REJECTIONS)]
+        return sum(int(float(line.rpartition(" ")[2])) for line in lines)
+
     def _new_rejected(self):
-        """What is on `rejected` since the last time; it is there before a batch is shown."""
+        """What is on `rejected` since the last time."""
         ends = {place[1]: end for place, end in self._progress.ends((topics.REJECTED,)).items()}
         found = []
         end = time.monotonic() + 30
@@ -237,8 +259,7 @@ class Bench:
         seen = set()
         for message in rejected:
             headers = dict(message.headers())
-            topic, partition, offset = headers["source"].decode().removeprefix("kafka:").split("/")
-            place = (topic, int(partition), int(offset))
+            place = _source(message)
             assert place in sent, (place, headers)
             assert place not in seen, (place, headers)
             seen.add(place)
@@ -262,11 +283,10 @@ class Bench:
         aside = Counter()
         for message in rejected:
             headers = dict(message.headers())
-            topic, partition, offset = headers["source"].decode().removeprefix("kafka:").split("/")
-            record = sent[topic, int(partition), int(offset)]
+            record = sent[_source(message)]
             # What the door lets through is applied, even if a part of it is set aside.
             if headers["reason"] == b"wrong_partition" or not _readable(record):
-                aside[topic] += 1
+                aside[_source(message)[0]] += 1
 
         left = Counter()
 
@@ -302,6 +322,13 @@ class Bench:
             return condition()
 
         until(alive, lambda: f"{what()}\n{tail(self.worker.child.log, lines=20)}", 30)
+
+
+def _source(message):
+    """Where the record was that is on `rejected`."""
+    told = dict(message.headers())["source"].decode()
+    topic, partition, offset = told.removeprefix("kafka:").split("/")
+    return topic, int(partition), int(offset)
 
 
 def _readable(record):
