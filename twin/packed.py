@@ -4,9 +4,10 @@
                            -> unpack -> Twin -> apply (every other record) -> pack
 
 Of 100,000 twins hardly one is in the processor's cache when its record comes, so time and memory go by
-the number of objects: numbers that telemetry moves are one `bytes`, values are their JSON, and what
-telemetry leaves alone is JSON made once, by `pack`. `observe` is `apply` for telemetry that is all newer
-and nothing else, and does nothing for any other record (tests/property/test_laws_packed.py).
+the number of objects: numbers that telemetry moves are fields of one struct (`native.rest`), values are
+their JSON, and what telemetry leaves alone is JSON made once, by `pack`. `observe` is `apply` for
+telemetry that is all newer or brings nothing new, and does nothing for any other record
+(tests/property/test_laws_packed.py).
 
 The document ends with `reported`: so all that is fixed is one piece, between the numbers and the values.
 """
