@@ -12,7 +12,7 @@ from twin.outbox import Outbox, Output
 from twin.packed import pack
 from twin.reported import Reported
 from twin.state import create
-from twin.view import Shown, View, row
+from twin.view import Shown, View
 from twin.wire import keys
 from twin.wire.catalogue import INDEXED
 from twin.wire.partition import partition_of
@@ -213,7 +213,7 @@ class Owner:
         for one in twins:
             vehicle_id = one["vehicle_id"]
             rows = shown.rows.setdefault(place(vehicle_id), {})
-            rows[vehicle_id] = row(vehicle_id, pack(one))
+            rows[vehicle_id] = pack(one).row(vehicle_id)
         if self._log is not None:
             self._log_twins(shown)
         said = [*commands, *replies]

@@ -28,7 +28,7 @@ from twin.kit import logs, metrics
 from twin.outbox import Output
 from twin.owned import Owned
 from twin.packed import Row, unpack
-from twin.view import Shown, View, row
+from twin.view import Shown, View
 from twin.wire import codec, rejected, topics
 
 log = logs.get(__name__)
@@ -114,7 +114,7 @@ class Owner:
                 owned.tombs[vehicle_id] = self._writer.end((topics.TWINS, owned.partition))
             else:
                 twin.written_by(owned.epoch)
-                shown_as = rows[owned.partition][vehicle_id] = row(vehicle_id, twin)
+                shown_as = rows[owned.partition][vehicle_id] = twin.row(vehicle_id)
                 value = shown_as.document
             batch.documents[vehicle_id] = value
             entries[owned.partition].append((vehicle_id, value, headers))

@@ -30,7 +30,6 @@ from twin.kit.settings import RedisUrl, Settings
 from twin.known import Known, Told
 from twin.packed import Version, load
 from twin.view.repair import Repair, chunks
-from twin.view.rows import row
 from twin.wire import keys, topics
 from twin.wire.errors import CartwinError, Malformed
 
@@ -126,7 +125,7 @@ class Rebuild:
 
     async def _put(self, told: Told) -> None:
         for twins in chunks(list(told.twins.items())):
-            rows = {vehicle_id: row(vehicle_id, packed) for vehicle_id, packed in twins}
+            rows = {vehicle_id: packed.row(vehicle_id) for vehicle_id, packed in twins}
             newer = await self.repair.put(rows)
             self.report.written += len(rows) - len(newer)
             self.report.newer += len(newer)
@@ -144,7 +143,7 @@ class Rebuild:
             rows = {}
             for vehicle_id, value in zip(ids, await self.repair.values(ids), strict=True):
                 try:
-                    rows[vehicle_id] = row(vehicle_id, load(keys.document_of(value))[0])
+                    rows[vehicle_id] = load(keys.document_of(value))[0].row(vehicle_id)
                 except (Malformed, ValueError) as error:
                     log.error("no twin in Redis", name=vehicle_id, error=repr(error)[:200])
             # One that has moved on meanwhile once more; its owner cannot outrun this for long.

@@ -25,7 +25,7 @@ from twin.delivery import Entry, Ticket, Writer
 from twin.kit import logs, metrics
 from twin.owned import Owned, Restored
 from twin.restoring import Restoring
-from twin.view import FormerOwner, Shown, View, row
+from twin.view import FormerOwner, Shown, View
 from twin.wire import codec, topics
 from twin.wire.records import Reply
 
@@ -199,7 +199,7 @@ def _answers(restored: Restored, replies: list[Reply]) -> Shown:
         if twin is None:
             shown.deleted[partition].add(vehicle_id)
         else:
-            shown.rows[partition][vehicle_id] = row(vehicle_id, twin)
+            shown.rows[partition][vehicle_id] = twin.row(vehicle_id)
     entries = map(owned.book.commands.get, dict.fromkeys(restored.entries))
     shown.commands = [entry for entry in entries if entry is not None]
     return shown

@@ -34,7 +34,7 @@ from twin.kit import kafka as kit_kafka
 from twin.kit.clock import SystemClock
 from twin.local.ports import PortPicker
 from twin.packed import pack
-from twin.view import Shown, View, row
+from twin.view import Shown, View
 from twin.wire import topics
 from twin.wire.partition import partition_of
 from twin.wire.records import Position, Twin
@@ -122,7 +122,7 @@ class Owner:
             deleted.add(record.vehicle_id)
         else:
             self._twins[record.vehicle_id] = twin
-        rows = {} if twin is None else {record.vehicle_id: row(record.vehicle_id, pack(twin))}
+        rows = {} if twin is None else {record.vehicle_id: pack(twin).row(record.vehicle_id)}
         told = effects.ledger, effects.removed, effects.replies
         await view.write(Shown({0: 1}, {0: rows}, {0: deleted}, *told))
 

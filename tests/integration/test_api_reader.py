@@ -17,7 +17,7 @@ from twin.api import filters, listing, order
 from twin.api.order import Place
 from twin.api.reader import Ranked, Reader, StoreUnavailable
 from twin.packed import pack
-from twin.view import Shown, View, row
+from twin.view import Shown, View
 from twin.wire import ids, keys
 
 pytestmark = pytest.mark.integration
@@ -32,7 +32,7 @@ class Worker:
     async def write(
         self, *twins: Any, deleted: Sequence[str] = (), commands: Sequence[Any] = ()
     ) -> None:
-        rows = {one["vehicle_id"]: row(one["vehicle_id"], pack(one)) for one in twins}
+        rows = {one["vehicle_id"]: pack(one).row(one["vehicle_id"]) for one in twins}
         await self._view.write(Shown({0: 1}, {0: rows}, {0: set(deleted)}, commands))
 
     async def reply(self, reply: Any) -> None:

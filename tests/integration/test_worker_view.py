@@ -27,7 +27,7 @@ from tests.redis_view import (
 from twin.local.ports import PortPicker
 from twin.local.redis import server_command
 from twin.packed import pack
-from twin.view import FormerOwner, Shown, packing, row
+from twin.view import FormerOwner, Shown, packing
 from twin.wire import keys
 
 pytestmark = pytest.mark.integration
@@ -148,7 +148,7 @@ def test_telemetry_alone_moves_document_and_numbers(url, store):
 def test_number_that_is_none_is_left_out_of_the_orders(url, store):
     """A value that Redis cannot order (no input has any, a stranger's document may) stops nothing."""
     one = twin("a", signals={"speed": float("inf"), "coolant_temp": 5})
-    shown = Shown({place("a"): 1}, {place("a"): {"a": row("a", pack(one))}})
+    shown = Shown({place("a"): 1}, {place("a"): {"a": pack(one).row("a")}})
 
     async def run():
         async with Owner(url) as owner:
@@ -650,7 +650,7 @@ def test_older_state_of_a_batch_on_its_way_does_not_replace_a_shown_one(url, sto
             await owner.shown()
             older = twin("a", 4)
             await owner.view.write(
-                Shown({place("a"): 1}, {place("a"): {"a": row(older["vehicle_id"], pack(older))}})
+                Shown({place("a"): 1}, {place("a"): {"a": pack(older).row(older["vehicle_id"])}})
             )
 
     asyncio.run(run())

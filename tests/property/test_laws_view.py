@@ -6,14 +6,13 @@ from hypothesis import strategies as st
 from tests.property.test_laws_packed import STEPS, run
 from tests.twin_builders import CAR
 from twin.packed import load
-from twin.view import row
 from twin.view.rows import INDEX
 from twin.wire import keys
 
 
 def check(twin):
     """The row's text is no longer than the document, and says the same."""
-    made = row(CAR, twin)
+    made = twin.row(CAR)
     assert keys.document_of(b"[head]\n" + made.text) == made.document == twin.dump(CAR)
     assert len(made.text) <= len(made.document)
     return made

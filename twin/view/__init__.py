@@ -8,7 +8,6 @@ twins at once. Everything else goes through a script that reads in Redis what it
 """
 
 from twin.view.link import FormerOwner
-from twin.view.rows import Row, row
 from twin.view.view import Shown, View
 
-__all__ = ["FormerOwner", "Row", "Shown", "View", "row"]
+__all__ = ["FormerOwner", "Shown", "View"]

@@ -8,19 +8,14 @@ from typing import Final
 import orjson
 
 from twin.native.index import Index
-from twin.packed import Packed, Row, Standing, Version
+from twin.packed import Row, Standing, Version
 from twin.wire import keys
 from twin.wire.catalogue import INDEXED
 
-__all__ = ["INDEX", "Row", "beginning", "ending", "row"]
+__all__ = ["INDEX", "Row", "beginning", "ending"]
 
 INDEX: Final = Index(INDEXED, tuple(keys.LAG[name] for name in (*INDEXED, keys.LAST_SEEN)))
 """What orders have of a twin."""
-
-
-def row(vehicle_id: str, twin: Packed) -> Row:
-    """The row of a twin, with its JSON."""
-    return twin.row(vehicle_id)
 
 
 def beginning(version: Version) -> bytes:

@@ -25,7 +25,7 @@ from twin.view import scripts, sweep
 from twin.view.link import FormerOwner, Link, ViewLost
 from twin.view.packing import Packing
 from twin.view.part import Part
-from twin.view.rows import Row, beginning, ending, row
+from twin.view.rows import Row, beginning, ending
 from twin.wire.records import Command, Reply
 
 log = logs.get(__name__)
@@ -224,7 +224,7 @@ class View:
         for vehicle_id in map(bytes.decode, differing):
             twin = part.twins.get(vehicle_id)
             if twin is not None:
-                rows[vehicle_id] = row(vehicle_id, twin)
+                rows[vehicle_id] = twin.row(vehicle_id)
         if rows:
             await durable()
 
