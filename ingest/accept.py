@@ -58,9 +58,13 @@ def accept(
             )
         if not message.payload:
             raise Invalid("the message is empty; a JSON object or Avro is accepted", reason="empty")
-        headers: Headers = [("ingested-at", str(ingested_at).encode())]
+        headers: Headers = [("ingested-at", b"%d" % ingested_at)]
         suspect = False
-        if kind == "telemetry":
+        if kind == "telemetry" and (
+            value := _ordinary(message, vehicle_id, ingested_at, counter, mode)
+        ):
+            headers.append(("content-type", _AVRO))
+        elif kind == "telemetry":
             telemetry = codec.read_payload(
                 message.payload,
                 vehicle_id=vehicle_id,
@@ -92,6 +96,15 @@ def accept(
     return Accepted(
         Record(_TOPICS[kind], vehicle_id.encode(), value, headers), kind, suspect=suspect
     )
+
+
+def _ordinary(
+    message: Publish, vehicle_id: str, ingested_at: int, counter: int, mode: Validation
+) -> bytes | None:
+    """The record of a message that needs no closer look: nearly all of them."""
+    if message.content_type not in (None, "", codec.JSON):
+        return None
+    return codec.intake(mode).take(message.payload, vehicle_id.encode(), ingested_at, counter)
 
 
 def _json(message: Publish) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """The ledger's entries of this worker's vehicles, with the two look-ups that decisions need.
 
 A final command stays here for the idempotency window (24 h), so that a repeated key finds the same
-command; Kafka keeps it 30 days. The indexes are rebuilt from the Faust table, never stored. Time is
+command; Kafka keeps it 30 days. The indexes are rebuilt from the entries, never stored. Time is
 what the owner says (`now_ms`, the arrival of the record in hand), so decisions replay the same.
 """
 
@@ -18,7 +18,7 @@ MINUTE_MS: Final = 60_000
 
 
 class Book:
-    """Commands by id, by vehicle, and by (vehicle, idempotency key). Wraps the `ledger` table."""
+    """Commands by id, by vehicle, and by (vehicle, idempotency key). Wraps the entries by key."""
 
     def __init__(self, table: MutableMapping[str, Command]) -> None:
         self.now_ms = 0

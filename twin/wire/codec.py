@@ -7,16 +7,20 @@ content type `avro/binary`.
 """
 
 import io
+import math
 import struct
+from functools import cache
 from typing import Any, Final
 
 import orjson
 from fastavro import schemaless_reader
 
+from twin.native.intake import Intake
 from twin.native.telemetry import Reader
 from twin.wire import avro_writer, schema
+from twin.wire.catalogue import BY_NAME
 from twin.wire.errors import Invalid, Malformed, Misaddressed, TooLarge, UnknownSchema
-from twin.wire.telemetry import Sample, Telemetry, Validation, from_fields
+from twin.wire.telemetry import CLOCK_AHEAD_MS, Sample, Telemetry, Validation, from_fields
 
 MAX_MESSAGE_BYTES: Final = 128 * 1024
 AVRO_BINARY: Final = "avro/binary"
@@ -70,6 +74,21 @@ def decode_sample(data: bytes, vehicle_id: str) -> Sample:
             reason="out_of_range",
         )
     raise Invalid("a signal is infinite or no number; finite numbers are accepted")
+
+
+@cache
+def intake(mode: Validation) -> Intake:
+    """What takes an ordinary car's JSON straight to framed Avro; `read_payload` is for all else."""
+    return Intake(
+        _HEAD,
+        [
+            (name, is_float, -math.inf, math.inf)
+            if mode == "off"
+            else (name, is_float, BY_NAME[name].low, BY_NAME[name].high)
+            for name, is_float in avro_writer.signals_of(_CURRENT)
+        ],
+        CLOCK_AHEAD_MS,
+    )
 
 
 def read_payload(
