@@ -1,6 +1,8 @@
 """What a user may ask of the embedded stack, and how wrong wishes are answered."""
 
 import socket
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -175,3 +177,13 @@ def test_mosquitto_listens_on_loopback_and_queues_more_than_its_default(tmp_path
     settings = dict(line.split(" ", 1) for line in lines)
     assert int(settings["max_queued_messages"]) > 1000
     assert int(settings["max_packet_size"]) > 128 * 1024
+
+
+def test_two_processes_do_not_pick_the_same_port():
+    """A picked port stays picked until its server has had time to bind it."""
+    script = "from twin.local.ports import _picked_first\nprint(_picked_first({port}))"
+    port = PortPicker().free()
+    done = subprocess.run(
+        [sys.executable, "-c", script.format(port=port)], capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "False\n"

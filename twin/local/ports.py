@@ -3,6 +3,8 @@
 import errno
 import random
 import socket
+import sys
+from collections import deque
 from typing import Final
 
 from twin.local.errors import LocalError, PortTaken
@@ -12,6 +14,10 @@ HOST: Final = "127.0.0.1"
 # client's socket before its server binds it.
 _FREE_RANGE: Final = range(20_000, 30_000)
 _TRIES: Final = 200
+# A port is free until its server binds it, seconds later. Meanwhile a name in Linux' abstract namespace
+# keeps other processes from picking it, too; it goes with this process.
+_PICKED: Final[deque[socket.socket]] = deque()
+_REMEMBERED: Final = 64
 
 
 def is_free(port: int) -> bool:
@@ -29,6 +35,22 @@ def is_free(port: int) -> bool:
     return True
 
 
+def _picked_first(port: int) -> bool:
+    """Whether no other process has picked this port a moment ago."""
+    if sys.platform != "linux":
+        return True
+    name = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        name.bind(f"\0cartwin-port-{port}")
+    except OSError:
+        name.close()
+        return False
+    _PICKED.append(name)
+    if len(_PICKED) > _REMEMBERED:
+        _PICKED.popleft().close()
+    return True
+
+
 class PortPicker:
     """Hands out ports, each at most once."""
 
@@ -39,7 +61,7 @@ class PortPicker:
         """Any port that is free now and was not handed out before."""
         for _ in range(_TRIES):
             port = random.choice(_FREE_RANGE)
-            if port not in self._taken and is_free(port):
+            if port not in self._taken and is_free(port) and _picked_first(port):
                 self._taken.add(port)
                 return port
         raise LocalError(
