@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from bench_state import CARTWIN, PEER, Form
-from twin.local import kafka as local_kafka
+from twin.local import jars as local_jars
 
 HERE: Final = Path(__file__).resolve().parent
 ROOT: Final = HERE.parent
@@ -68,7 +68,7 @@ class Peer:
     """Printed where the process does not print its own."""
 
 
-def _virtual_environment(home: Path, name: str) -> str:
+def virtual_environment(home: Path, name: str) -> str:
     """Python of the environment with what peers/NAME.txt pins."""
     requirements = SOURCES / f"{name}.txt"
     digest = hashlib.sha256(requirements.read_bytes()).hexdigest()
@@ -85,7 +85,7 @@ def _virtual_environment(home: Path, name: str) -> str:
 
 
 def _python(name: str, script: str) -> Callable[[Path], Sequence[str]]:
-    return lambda home: [_virtual_environment(home, name), str(SOURCES / script)]
+    return lambda home: [virtual_environment(home, name), str(SOURCES / script)]
 
 
 def _streams(home: Path) -> Sequence[str]:
@@ -106,7 +106,7 @@ def _streams(home: Path) -> Sequence[str]:
         done.write_text(digest)
     path = ":".join([str(classes), *json.loads(jars_file.read_text())])
     quiet = "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn"
-    return [local_kafka.java(), *_JVM, quiet, "-cp", path, "StreamsApp"]
+    return [local_jars.java(), *_JVM, quiet, "-cp", path, "StreamsApp"]
 
 
 def _run(argv: Sequence[str], what: str) -> None:

@@ -30,6 +30,7 @@ app = typer.Typer(no_args_is_help=True, help="Measure; every figure in README co
 
 _PROGRAMS: Final = {
     "twin": "CPU a message and rate of the twin worker, beside Faust, Quix and Kafka Streams.",
+    "ingest": "CPU a message of the bridge from MQTT to Kafka, beside those that people write.",
     "recovery": "Kill a worker under load: seconds until it is served again, nothing lost or doubled.",
     "memory": "Resident bytes a twin, in the worker and in Redis.",
     "api": "Latency of the API's calls while telemetry flows, and whether its answers are true.",
