@@ -21,7 +21,7 @@ demo: install ## 200 cars round the whole loop, every message counted; SECONDS=2
 test: install ## linters, types, import rules, unit, property, integration, end to end
 	PYTHON=$(PYTHON) sh scripts/test-parts.sh
 	$(MAKE) check
-	$(BIN)/python -m pytest -m "not deep"
+	$(BIN)/python -m pytest -m "not deep" -n 2 --dist loadfile --no-loadscope-reorder
 
 test-deep: install ## long fault, browser and fuzz suites
 	PYTHON=$(PYTHON) sh scripts/test-parts.sh deep
