@@ -1,6 +1,7 @@
 """Kafka as the benches use it: topics made anew, records fed, positions watched, changelogs read back.
 
-Speaks Kafka by itself, with none of cartwin's clients, so that a bench cannot share their mistakes.
+Speaks Kafka by itself, with none of cartwin's clients, so that a bench cannot share their mistakes; only
+how a client is let in (TLS, SASL) is taken from there.
 """
 
 import time
@@ -20,6 +21,7 @@ from confluent_kafka import (
 from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]
 
 from bench_records import Record
+from twin.kit.kafka import connection
 from twin.local import topics
 
 TELEMETRY: Final = "telemetry"
@@ -38,7 +40,7 @@ class Broker:
 
     def __init__(self, bootstrap: str) -> None:
         self.bootstrap = bootstrap
-        self._common: dict[str, Any] = {"bootstrap.servers": bootstrap, "log_level": 0}
+        self._common: dict[str, Any] = {**connection(bootstrap), "log_level": 0}
         self._admin = AdminClient(self._common)
 
     def reset(self, partitions: int, groups: Iterable[str], deadline_s: float = 90) -> None:

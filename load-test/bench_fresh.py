@@ -5,6 +5,8 @@ from typing import Final
 import orjson
 from confluent_kafka import Consumer, TopicPartition
 
+from twin.kit.kafka import connection
+
 TWINS: Final = "twins"
 
 
@@ -19,7 +21,7 @@ class FreshWrites:
         self._applied: dict[int, int] = {}
         self.first: dict[int, float] = {}
         self._consumer = Consumer(
-            {"bootstrap.servers": bootstrap, "group.id": "bench-watch", "log_level": 0}
+            {**connection(bootstrap), "group.id": "bench-watch", "log_level": 0}
         )
         self._consumer.assign([TopicPartition(TWINS, p, ends.get(p, 0)) for p in partitions])
 

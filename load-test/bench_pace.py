@@ -8,6 +8,7 @@ from typing import Any
 from confluent_kafka import KafkaError, Message, Producer
 
 from bench_records import Record
+from twin.kit.kafka import connection
 
 _TICK_S = 0.01
 
@@ -23,7 +24,7 @@ class Pacer(threading.Thread):
         self.written = 0
         self.failed: str | None = None
         settings: dict[str, Any] = {
-            "bootstrap.servers": bootstrap,
+            **connection(bootstrap),
             "log_level": 0,
             "partitioner": "murmur2_random",
             "acks": "all",

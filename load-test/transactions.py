@@ -16,6 +16,8 @@ from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
+from twin.kit.kafka import connection
+
 PARTITIONS = 12
 VALUE = b"x" * 1024
 
@@ -52,9 +54,9 @@ def main() -> None:
     parser.add_argument("--batches", type=int, default=200, help="batches of each kind (200)")
     told = parser.parse_args()
     topic = f"transactions-{os.getpid()}"
-    admin = AdminClient({"bootstrap.servers": told.kafka})
+    admin = AdminClient(connection(told.kafka))
     admin.create_topics([NewTopic(topic, PARTITIONS, 1)])[topic].result(30)
-    base = {"bootstrap.servers": told.kafka, "acks": "all", "enable.idempotence": True}
+    base = {**connection(told.kafka), "acks": "all", "enable.idempotence": True}
     plain = Producer({**base, "linger.ms": 2})
     bound = Producer({**base, "linger.ms": 2, "transactional.id": topic})
     bound.init_transactions(30)

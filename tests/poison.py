@@ -31,7 +31,8 @@ class Poison:
     topic: str
     key: bytes | None
     value: bytes | None
-    headers: tuple[tuple[str, bytes | None], ...] = ()
+    headers: tuple[tuple[str | bytes, bytes | None], ...] = ()
+    """Names of bytes are no UTF-8."""
     partition: int | None = None
 
     def __repr__(self) -> str:
@@ -56,9 +57,17 @@ class Poison:
         return replace(self, key=named(self.key), value=named(self.value), headers=headers)
 
     @property
+    def odd(self) -> bool:
+        """Whether a header has a name that is no text."""
+        return any(isinstance(name, bytes) for name, _ in self.headers)
+
+    @property
     def size(self) -> int:
         """Bytes, about as Kafka counts them."""
-        headers = sum(len(name.encode()) + len(content or b"") for name, content in self.headers)
+        headers = sum(
+            len(name.encode() if isinstance(name, str) else name) + len(content or b"")
+            for name, content in self.headers
+        )
         return len(self.key or b"") + len(self.value or b"") + headers
 
 
@@ -219,6 +228,7 @@ HEADER_NAMES = st.one_of(
          "source", "detail", "attempts", "original-reason", "truncated", ""]
     ),
     st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=30),
+    st.binary(max_size=5).map(b"\xff".__add__),
 )  # fmt: skip
 HEADERS = st.builds(
     lambda headers, times: tuple(headers * times),

@@ -3,10 +3,12 @@
 import asyncio
 import math
 from collections import Counter, defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import orjson
+import pytest
+import redis
 
 from twin.outbox import Outbox, Output
 from twin.packed import pack
@@ -19,6 +21,21 @@ from twin.wire.partition import partition_of
 
 PARTITIONS = 2
 DEADLINE_S = 20
+
+
+@pytest.fixture
+def store(redis_url: str) -> Iterator[redis.Redis]:
+    """A database for views, empty."""
+    with redis.from_url(redis_url.rpartition("/")[0] + "/9") as client:
+        client.flushdb()
+        yield client
+        client.flushdb()
+
+
+@pytest.fixture
+def url(redis_url: str, store: redis.Redis) -> str:
+    """The address of `store`."""
+    return redis_url.rpartition("/")[0] + "/9"
 
 
 def twin(

@@ -27,8 +27,8 @@ from twin.kit import logs
 from twin.stream import Poll, PollSchema, StreamApp
 from twin.stream.fetch import Source
 
-SESSION_S = 6.0
-"""The shortest that a broker accepts."""
+SESSION_S = 2.0
+"""After this long a member that is not heard of is not one any more."""
 POISON = "poison"
 """A poll with this value ends the process before `done`, and after the line is written."""
 
@@ -118,7 +118,7 @@ def main() -> None:
         datadir=told.out.parent / "faust",
         consumer_auto_offset_reset="earliest",
         broker_session_timeout=SESSION_S,
-        broker_heartbeat_interval=1.0,
+        broker_heartbeat_interval=0.5,
         broker_commit_interval=0.3,
         broker_max_poll_interval=told.idle_s,
         consumer_group_instance_id=told.member,

@@ -41,6 +41,9 @@ class MemoryLedger:
     def of(self, vehicle_id: str) -> list[Command]:
         return [entry for entry in self.entries.values() if entry["vehicle_id"] == vehicle_id]
 
+    def count(self, vehicle_id: str) -> int:
+        return len(self.of(vehicle_id))
+
     def recent(self, rule: str, fleet: str, since: int) -> int:
         return sum(
             (entry["by"], entry.get("fleet")) == (f"rule:{rule}", fleet)

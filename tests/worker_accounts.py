@@ -2,7 +2,7 @@
 
     input topics -> what each record must have brought about -> twins, ledger, changes, downlink, Redis
 
-Imports nothing of the worker: the fold of telemetry, merge and counting are made here once more, for
+Imports nothing that decides: the fold of telemetry, merge and counting are made here once more, for
 the cars of `tests/worker_load.py`. `faults` names what is not as it must be; nothing is found when
 nothing was lost, doubled, overwritten by an older state or told wrongly.
 """
@@ -21,6 +21,8 @@ LIVES = {
     "due": ["queued", "expired"],
 }
 """States of each command of a kind of car, in order."""
+STRANGE = ("stray", "alien")
+"""Cars whose outcomes are of commands that nobody knows."""
 
 
 class Accounts(Log):
@@ -28,9 +30,7 @@ class Accounts(Log):
 
     def faults(self) -> list[str]:
         """All that is wrong, a line each."""
-        found = [f"rejected: {record}" for record in self.rejected]
-        for car in self.cars.values():
-            found += [f"{car.vehicle_id}: {fault}" for fault in self._of(car)]
+        found = [f"{car}: {fault}" for car in self.cars for fault in self._of(self.cars[car])]
         return found + self.shown_otherwise()
 
     def _of(self, car: Car) -> Iterator[str]:
@@ -38,8 +38,9 @@ class Accounts(Log):
         twin = newest.fields if newest is not None and newest.value is not None else None
         yield from _contents("changes", car.changes)
         yield from _contents("downlink", car.downlinks)
+        yield from _rejections(car)
         yield from self._answers(car, twin)
-        if car.kind in ("gone", "ghost"):
+        if car.kind in ("gone", "ghost", "alien"):
             if twin is not None:
                 yield f"it is there: {brief(twin)}"
             return
@@ -94,7 +95,8 @@ class Accounts(Log):
                 # The request that makes the twin tells that, too.
                 told[record.place] = kind
         for topic in (topics.OUTCOMES, topics.DELIVERIES):
-            told.update({record.place: "command" for record in car.inputs[topic]})
+            if car.kind not in STRANGE:
+                told.update({record.place: "command" for record in car.inputs[topic]})
         if car.kind == "due":
             # One of its deadline records each: which one came in time is not said.
             expired = sum(f.fields["state"] == "expired" for f in self._entries(car))
@@ -182,6 +184,30 @@ def _contents(topic: str, records: Iterable[Record]) -> Iterator[str]:
         ident = record.fields["id"]
         if said.setdefault(ident, record.value) != record.value:
             yield f"{topic} {ident} says {record.value!r} and {said[ident]!r}"
+
+
+def _rejections(car: Car) -> Iterator[str]:
+    """Outcomes of unknown commands are on `rejected`, whole and under one content; nothing else is."""
+    who = car.vehicle_id if car.kind == "stray" else f"vehicle {car.vehicle_id!r}"
+    expected = {}
+    for record in car.inputs[topics.OUTCOMES] if car.kind in STRANGE else ():
+        headers = {
+            "reason": b"unknown_command",
+            "detail": f"{who} has no command {record.fields['command_id']}".encode(),
+            "source": record.source.encode(),
+            "attempts": b"1",
+            "ingested-at": str(record.arrived).encode(),
+            **{f"original-{name}": content for name, content in record.headers.items()},
+        }
+        expected[record.source] = record.value, headers
+    told = set()
+    for record in car.rejected:
+        source = record.headers["source"].decode()
+        told.add(source)
+        if (record.value, dict(record.headers)) != expected.get(source):
+            yield f"rejected: {record}, expected {expected.get(source)}"
+    for source in expected.keys() - told:
+        yield f"{source} is not on rejected"
 
 
 def _why(change: Record) -> Place:

@@ -24,7 +24,7 @@ from twin.delivery import Ticket, Writer
 from twin.kit.clock import SystemClock
 from twin.takeover import Takeover
 from twin.view import FormerOwner
-from twin.wire import codec, topics
+from twin.wire import codec, ids, topics
 from twin.wire.partition import partition_of
 from twin.wire.telemetry import Telemetry
 
@@ -289,6 +289,16 @@ def telemetry(offset: int, car: str = CAR, partition: int | None = None) -> Any:
     """Telemetry whose number is its offset."""
     said = Telemetry(car, T0 + offset, 1, offset, {"speed": offset + 0.5})
     return record(topics.TELEMETRY, codec.encode_telemetry(said), offset, car, partition)
+
+
+def entry(car: str = CAR, seed: str = "a", **changed: Any) -> Any:
+    """A whole entry of the ledger, of epoch 1."""
+    return {
+        "id": ids.command_id(car, T0, seed), "vehicle_id": car, "name": "ping", "args": {},
+        "lane": "default", "state": "queued", "issued_at": T0, "expires_at": T0 + 60_000,
+        "updated_at": T0, "by": "ann", "history": [{"state": "queued", "at": T0}], "attempts": [],
+        "epoch": 1, "revision": 1, **changed,
+    }  # fmt: skip
 
 
 def request(offset: int, kind: str, body: Any, car: str = CAR, **more: Any) -> Any:

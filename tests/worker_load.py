@@ -16,6 +16,8 @@ since Kafka keeps no order between topics; so the outcome of all does not depend
 | made | made by its attributes, then telemetry |
 | ghost | a command for a car that does not exist |
 | late | the same, and then its telemetry |
+| stray | telemetry, and outcomes of commands that nobody knows |
+| alien | such outcomes of a car that does not exist |
 """
 
 import itertools
@@ -100,6 +102,7 @@ class Load:
         stories += [self._obeying(self._car("cmd")) for _ in range(3)]
         stories += [self._silent(self._car("sent")) for _ in range(2)]
         stories.append(self._absent(self._car("due")))
+        stories.append(self._straying(self._car("stray")))
         return stories
 
     def _short_stories(self) -> list[Story]:
@@ -109,6 +112,7 @@ class Load:
             self._made(self._car("made")),
             self._ghost(self._car("ghost")),
             self._late(self._car("late")),
+            self._alien(self._car("alien")),
         ]
 
     def _car(self, kind: str) -> str:
@@ -230,6 +234,26 @@ class Load:
         self.telemetry(car, 2)
         yield
 
+    def _straying(self, car: str) -> Story:
+        self.telemetry(car, 0)
+        yield from self._revision(car, 1)
+        for number in itertools.count(1):
+            if number % 3 == 1:
+                self.strange(car, number)
+            if number % 4 == 1:
+                self.telemetry(car, number)
+            yield
+            if self._enough.is_set():
+                return
+
+    def _alien(self, car: str) -> Story:
+        self.strange(car, 1)
+        yield
+        # The same once more is another record.
+        for number in (1, 2):
+            self.strange(car, number)
+        yield
+
     def _begin_online(self, car: str) -> Story:
         self.telemetry(car, 1)
         yield from self._revision(car, 1)
@@ -258,6 +282,13 @@ class Load:
     def outcome(self, car: str, command_id: str, state: str) -> None:
         """The car's word."""
         self.send(topics.OUTCOMES, car, {"command_id": command_id, "state": state, "at": T0})
+
+    def strange(self, car: str, number: int) -> None:
+        """The car's word on a command that nobody knows."""
+        ident = ids.command_id(car, T0, f"stranger {number}")
+        said = {"vehicle_id": car, "command_id": ident, "state": "received", "at": T0}
+        headers = [("ingested-at", str(T0 + number).encode()), ("traceparent", b"00-a-b-01")]
+        self._produce(topics.OUTCOMES, car, orjson.dumps(said), headers)
 
     def ask(
         self, car: str, kind: str, body: Any, request_id: str | None = None, **more: Any

@@ -1,6 +1,6 @@
 """What Kafka and Redis hold about the cars of a load, and telemetry folded by the definition of law 1.
 
-Imports nothing of the worker.
+Of the worker it has the names of its inputs and of its group, and nothing else.
 """
 
 import struct
@@ -22,19 +22,10 @@ from confluent_kafka import (
 )
 from confluent_kafka.admin import AdminClient, OffsetSpec
 
+from twin.app import GROUP, INPUTS
 from twin.wire import keys, topics
 from twin.wire.telemetry import Telemetry
 
-GROUP = "cartwin-twin"
-INPUTS = (
-    topics.TELEMETRY,
-    topics.PRESENCE,
-    topics.REPORTED,
-    topics.OUTCOMES,
-    topics.REQUESTS,
-    topics.SCORES,
-    topics.DELIVERIES,
-)
 SILENCE_S = 30.0
 NOT_YET = (KafkaError.COORDINATOR_LOAD_IN_PROGRESS, KafkaError.COORDINATOR_NOT_AVAILABLE)
 """The broker has only just begun, or the group."""
@@ -58,6 +49,11 @@ class Record:
     @property
     def place(self) -> Place:
         return self.topic, self.partition, self.offset
+
+    @property
+    def source(self) -> str:
+        """As `rejected` names it."""
+        return f"kafka:{self.topic}/{self.partition}/{self.offset}"
 
     @property
     def fields(self) -> Any:
@@ -86,6 +82,7 @@ class Car:
     """Documents and tombstones, without those that came behind one of a higher epoch."""
     changes: list[Record] = field(default_factory=list)
     downlinks: list[Record] = field(default_factory=list)
+    rejected: list[Record] = field(default_factory=list)
 
     @property
     def kind(self) -> str:
@@ -108,7 +105,6 @@ class Log:
         self.twins: dict[str, Record] = {}
         """The newest record of each car, as compaction keeps it."""
         self.ledger: dict[str, Record] = {}
-        self.rejected: list[Record] = []
         self.late_writes = 0
         self._epochs: dict[int, int] = {}
         names = (*INPUTS, "changes", "downlink", "twins", "ledger", "rejected")
@@ -143,7 +139,7 @@ class Log:
         elif record.topic == topics.DOWNLINK:
             car.downlinks.append(record)
         elif record.topic == topics.REJECTED:
-            self.rejected.append(record)
+            car.rejected.append(record)
         else:
             car.inputs[record.topic].append(record)
 
@@ -229,6 +225,11 @@ class Progress:
             return ends
         committed = {(place.topic, place.partition): max(place.offset, 0) for place in places}
         return {p: end - committed[p] for p, end in ends.items() if end > committed[p]}
+
+    def committed(self) -> int:
+        """How many records of the inputs are committed, at least."""
+        ends = sum(self.ends(INPUTS).values())
+        return ends - sum(self.left().values())
 
     def ends(self, names: Iterable[str]) -> dict[tuple[str, int], int]:
         """Offset behind the last record of each partition of topics."""

@@ -21,7 +21,7 @@ from typing import Any
 import orjson
 
 from tests.twin_builders import MemoryLedger
-from tests.worker_records import Car, Fold, Log, Place, Record, brief, plain
+from tests.worker_records import Car, Fold, Log, Record, brief, plain
 from twin import document, inputs
 from twin.apply import Context, apply, deadlines_of, deadlines_of_commands
 from twin.effects import Effects
@@ -84,7 +84,6 @@ class Replay(Log):
     def __init__(self, bootstrap: str, redis_url: str, prefix: str, context: Context) -> None:
         super().__init__(bootstrap, redis_url, prefix)
         self._context = context
-        self._rejected = {record.headers["source"].decode() for record in self.rejected}
 
     def faults(self) -> list[str]:
         """All that is wrong, a line each."""
@@ -92,9 +91,10 @@ class Replay(Log):
         return found + self.shown_otherwise()
 
     def _of(self, car: Car) -> Iterator[str]:
-        history = History(car, self._rejected, self._context)
+        history = History(car, self._context)
         yield from history.faults()
         yield from _outputs(car, history.told)
+        yield from _rejections(car, history.told)
         yield from self._replies_of(car, history.told)
         yield from self._ledger_of(car, history)
         yield from self._telemetry_of(car)
@@ -140,9 +140,8 @@ class Replay(Log):
 class History:
     """One car: its records, folded along what was written of it."""
 
-    def __init__(self, car: Car, rejected: set[str], context: Context) -> None:
+    def __init__(self, car: Car, context: Context) -> None:
         self._car = car
-        self._rejected = rejected
         self._context = context
         self._topics = sorted(car.inputs)
         self.state = State(None, {}, {}, frozenset(), (0,) * len(self._topics))
@@ -223,13 +222,11 @@ class History:
         place = Position(topic=record.topic, partition=record.partition, offset=record.offset)
         after, effects = apply(twin, ledger, read, place, record.arrived, self._context)
         assert not effects.repeated
-        if effects.rejected is not None and _source(record) not in self._rejected:
-            return
         about = after or twin
         revision = 0 if about is None else about["revision"]
         for command in effects.ledger:
             command["revision"] = revision
-        outputs = _outputs_of(self._car.vehicle_id, effects, revision, _source(record))
+        outputs = _outputs_of(record, effects, revision)
         causes = state.causes + bool(outputs)
         if outputs:
             cause = (record.topic, record.offset, outputs)
@@ -316,8 +313,9 @@ def _target(record: Record) -> Target:
     return Target(fields, fields["applied"], outbox)
 
 
-def _outputs_of(vehicle_id: str, effects: Effects, revision: int, source: str) -> list[Output]:
+def _outputs_of(record: Record, effects: Effects, revision: int) -> list[Output]:
     """What one record brings about, as in an outbox."""
+    vehicle_id = record.key
     found = [("ledger", f"{vehicle_id}/{entry['id']}", entry) for entry in effects.ledger]
     found += [("ledger", f"{vehicle_id}/{ident}", None) for ident in effects.removed]
     found += [("changes", vehicle_id, change) for change in effects.changes]
@@ -328,7 +326,15 @@ def _outputs_of(vehicle_id: str, effects: Effects, revision: int, source: str) -
         for kind, key, value in found
     ]
     if effects.rejected is not None:
-        made.append(Output("rejected", vehicle_id, revision, source))
+        key, value, headers = rejected.record(
+            error=effects.rejected,
+            source=record.source,
+            at_ms=record.arrived,
+            key=vehicle_id.encode(),
+            value=record.value,
+            headers=record.headers.items(),
+        )
+        made.append(Output("rejected", vehicle_id, revision, (key, value, dict(headers))))
     return _sorted(made)
 
 
@@ -338,8 +344,8 @@ def _output(kind: str, key: str, revision: int, value: Any) -> Output:
     elif kind == "replies":
         value = _reply(value)
     elif kind == "rejected":
-        _, _, headers = rejected.load(orjson.dumps(value))
-        value = dict(headers)["source"].decode()
+        name, original, headers = rejected.load(orjson.dumps(value))
+        value = name, original, dict(headers)
     return Output(kind, key, revision, value)
 
 
@@ -372,6 +378,14 @@ def _outputs(car: Car, told: Iterable[Output]) -> Iterator[str]:
                 yield f"{topic} has {there.get(ident)}, decided was {expected[topic].get(ident)}"
 
 
-def _source(record: Record) -> str:
-    place: Place = record.place
-    return f"kafka:{place[0]}/{place[1]}/{place[2]}"
+def _rejections(car: Car, told: Iterable[Output]) -> Iterator[str]:
+    """On `rejected` is what was decided, whole, and nothing else."""
+    expected = {o.value[2]["source"]: o.value for o in told if o.kind == "rejected"}
+    there = set()
+    for record in car.rejected:
+        source = record.headers["source"]
+        there.add(source)
+        if (record.key, record.value, dict(record.headers)) != expected.get(source):
+            yield f"rejected: {record}, by the fold {expected.get(source)}"
+    for source in expected.keys() - there:
+        yield f"rejected has nothing of {source!r}, by the fold {expected[source]}"

@@ -166,6 +166,11 @@ class Scene:
             lambda: f"left: {self._progress.left()}\n{self._words()}",
         )
 
+    def until_committed(self, load: Checked) -> None:
+        """Wait under load until the group has come further."""
+        before = self._progress.committed()
+        self.until(lambda: self._progress.committed() > before, load)
+
     def check(self) -> Accounts:
         """The accounts, which must be right now."""
         accounts = self.accounts()

@@ -58,12 +58,17 @@ def merge(step: Step, attributes: Mapping[str, str]) -> None:
     new = {name: text for name, text in attributes.items() if before.get(name) != text}
     if not new:
         return
-    merged = {**before, **new}
-    most = step.context.limits.attributes
-    if len(merged) > most:
+    merged, limits = {**before, **new}, step.context.limits
+    fault = None
+    if len(merged) > limits.attributes:
+        fault = f"would make {len(merged)} of the twin; at most {limits.attributes} are accepted"
+    elif any(len(name.encode()) > limits.key_bytes for name in new):
+        fault = f"have a name of more than {limits.key_bytes} bytes, the most accepted"
+    elif any(len(text.encode()) > limits.attribute_bytes for text in new.values()):
+        fault = f"have a text of more than {limits.attribute_bytes} bytes, the most accepted"
+    if fault is not None:
         step.effects.rejected = Invalid(
-            f"attributes {', '.join(new)[:100]} would make {len(merged)} of the twin; at most {most}"
-            " are accepted (the status itself was applied)",
+            f"attributes {', '.join(new)[:100]} {fault} (the status itself was applied)",
             reason="limit_reached",
         )
         return

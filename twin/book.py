@@ -55,6 +55,10 @@ class Book:
         ids = self._of.get(vehicle_id, ())
         return [self._table[f"{vehicle_id}/{command_id}"] for command_id in ids]
 
+    def count(self, vehicle_id: str) -> int:
+        """How many entries a vehicle has."""
+        return len(self._of.get(vehicle_id, ()))
+
     def recent(self, rule: str, fleet: str, since: int) -> int:
         """How many commands a rule gave to a fleet after `since` (ms), at most a minute ago."""
         given = self._given.get((f"rule:{rule}", fleet))

@@ -3,7 +3,7 @@
     score taken -> rule of this state of health -> interlocks -> Order | awaiting approval | refusal
 
 Every decision is told, and every refusal when its reason changes: a car in alarm that cannot be
-commanded says so once and not with each score. The command's id follows from score and rule, so a
+commanded says so once and not with each score. The command's id follows from record and rule, so a
 replay gives the same command. Interlocks, in this order: kill switch, evidence, online, fresh
 signals, one open command of the name, denied or done already in this episode, cool-down, room for one
 more, rate cap. An episode is one alert, or one stay in the state of health when there is none.
@@ -44,7 +44,7 @@ def give(step: Step, rule: Rule, score_id: str, cause: Cause, by: str | None = N
     if by is not None:
         cause = {**cause, "approved_by": by}
     order = Order(
-        id=command_id(step.vehicle_id, step.at, f"{score_id}:{rule.name}"),
+        id=command_id(step.vehicle_id, step.at, f"{step.source}:{rule.name}"),
         name=rule.command,
         args=rule.args,
         lane=rule.lane,
@@ -193,7 +193,10 @@ def _room_fault(step: Step, rule: Rule, pending: Sequence[Order]) -> str | None:
     if any(order.name == rule.command for order in pending):
         return "command_open"
     opened = len(step.twin["commands"]["open"]) + len(pending)
-    return "too_many_open_commands" if opened >= step.context.limits.open_commands else None
+    if opened >= step.context.limits.open_commands:
+        return "too_many_open_commands"
+    known = step.ledger.count(step.vehicle_id) + len(pending)
+    return "too_many_commands" if known >= step.context.limits.day_commands else None
 
 
 def _rate_fault(step: Step, rule: Rule) -> str | None:

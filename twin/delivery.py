@@ -4,12 +4,18 @@ Acknowledgements are waited for per batch, not by flushing: while one batch is o
 decided. Of a changelog only the last record of each partition has a callback: the producer is
 idempotent, so what is before it in the partition is there, too.
 
+The producer's queue is bounded (`QUEUE`). What it has no room for waits here, in its order, and follows
+while its ticket is waited for: the event loop goes on meanwhile, so heartbeats, health and the group's
+member do. Nobody makes more before `wait` is through with what there is, so what waits here is no more
+than the outputs of the batches in hand.
+
 Law 5: the offsets that an only writer gets follow on each other. If they do not, somebody else wrote
 to the changelog, and `Foreign` says where; the owner looks what it was.
 """
 
 import asyncio
 import time
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -19,6 +25,9 @@ from confluent_kafka import KafkaError, Message, Producer
 from twin.changelog import Place
 from twin.wire.errors import CartwinError
 
+QUEUE: Final = {"queue.buffering.max.kbytes": 64 * 1024}
+"""Of the producer. librdkafka's own 1 GiB would be reached while Kafka is away, on top of the twins. Two
+batches of 2,000 twins of 2 KB are 9 MB; 64 MiB hold eight of the largest records (`TWINS_MAX_BYTES`)."""
 _POLL_S: Final = 0.05
 TIMEOUT_S: Final = 330.0
 """The producer gives a record up after 300 s; if nothing is heard even of that, the client is broken."""
@@ -30,6 +39,10 @@ Entry = tuple[str | bytes | None, bytes | None, Headers | None]
 
 class NotDurable(CartwinError):
     """Kafka did not acknowledge a write of the worker; the process must end uncommitted."""
+
+
+Waiting = tuple[str, int, Entry, Any]
+"""Topic, partition, record and who hears of it."""
 
 
 @dataclass(slots=True)
@@ -51,6 +64,8 @@ class Writer:
         self._foreign: dict[Place, int] = {}
         self._heard: dict[Place, int] = {}
         self._polling = asyncio.Lock()
+        self._waiting: deque[Waiting] = deque()
+        """What the producer's queue has no room for yet; the first of them goes first."""
 
     def begin(self, place: Place, end: int) -> None:
         """From now on this worker alone writes to a changelog partition, which ends at `end`."""
@@ -97,10 +112,11 @@ class Writer:
         final: Entry = special.pop() if last is None else (last["key"], last["value"], None)
         for entry in special:
             self._produce(topic, partition, entry, None)
-        if plain and self._producer.produce_batch(topic, plain, partition) != len(plain):
-            for left in plain:
-                if "_error" in left:
-                    self._produce(topic, partition, (left["key"], left["value"], None), None)
+        if not self._waiting and plain:
+            self._producer.produce_batch(topic, plain, partition)
+            plain = [left for left in plain if "_error" in left]
+        for left in plain:
+            self._produce(topic, partition, (left["key"], left["value"], None), None)
         self._produce(topic, partition, final, acknowledged)
 
     def send(self, topic: str, partition: int, entry: Entry, ticket: Ticket) -> None:
@@ -109,7 +125,10 @@ class Writer:
         self._produce(topic, partition, entry, lambda error, _message: _count(ticket, error))
 
     async def wait(self, ticket: Ticket) -> None:
-        """Return when Kafka has all of a ticket's records; raises `NotDurable`."""
+        """Return when Kafka has all of a ticket's records; raises `NotDurable`.
+
+        Also when the queue has no room for so long; the event loop is free all the while.
+        """
         deadline = time.monotonic() + TIMEOUT_S
         while ticket.left:
             # One thread at a time, so acknowledgements are heard in the order of the writes; whoever
@@ -117,23 +136,28 @@ class Writer:
             async with self._polling:
                 if ticket.left:
                     await asyncio.to_thread(self._producer.poll, _POLL_S)
+                    self._hand_over()
             if time.monotonic() > deadline:
                 raise NotDurable(f"{ticket.left} writes are not acknowledged in {TIMEOUT_S:.0f} s")
         if ticket.fault is not None:
             raise NotDurable(f"Kafka refused a record: {ticket.fault}")
 
     def _produce(self, topic: str, partition: int, entry: Entry, on_delivery: Any) -> None:
-        key, value, headers = entry
-        while True:
+        self._waiting.append((topic, partition, entry, on_delivery))
+        if len(self._waiting) == 1:
+            self._hand_over()
+
+    def _hand_over(self) -> None:
+        """Give the producer what there is room for."""
+        while self._waiting:
+            topic, partition, (key, value, headers), on_delivery = self._waiting[0]
             try:
                 self._producer.produce(
                     topic, value, key, partition, on_delivery, headers=list(headers or ())
                 )
             except BufferError:
-                # The queue is bounded: wait for the broker to take some of it.
-                self._producer.poll(0.1)
-            else:
                 return
+            self._waiting.popleft()
 
 
 def _count(ticket: Ticket, error: KafkaError | None) -> None:

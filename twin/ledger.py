@@ -56,6 +56,13 @@ def on_request(step: Step, request: Request) -> tuple[int, dict[str, Any]]:
             "too_many_open_commands",
             f"{step.vehicle_id} has {most} open commands, the most accepted",
         )
+    most = step.context.limits.day_commands
+    if step.ledger.count(step.vehicle_id) >= most:
+        raise Refusal(
+            429,
+            "too_many_commands",
+            f"{step.vehicle_id} has had {most} commands within 24 h, the most accepted",
+        )
     return 201, answer_of(open_command(step, order))
 
 

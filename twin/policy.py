@@ -16,6 +16,7 @@ from typing import Any, Final, Literal, cast
 from twin.effects import Refusal
 from twin.patch import check_shape
 from twin.state import Limits
+from twin.wire import codec
 from twin.wire.catalogue import BY_NAME
 from twin.wire.errors import CartwinError
 from twin.wire.records import FREE_LANE
@@ -124,25 +125,32 @@ _REQUIRE: Final[dict[str, _Check]] = {
 }
 
 
-def load_policy(path: Path | None) -> Policy:
-    """The policy of a file; None is the default. Raises `PolicyError` in one sentence."""
+def load_policy(path: Path | None, limits: Limits | None = None) -> Policy:
+    """The policy of a file; None is the default. Raises `PolicyError` in one sentence.
+
+    `limits`: those that the commands of people have, too; None = the usual ones.
+    """
     if path is None:
-        return parse_policy((files("twin") / "policy.toml").read_text("utf-8"), "policy.toml")
+        text = (files("twin") / "policy.toml").read_text("utf-8")
+        return parse_policy(text, "policy.toml", limits)
     try:
         text = path.read_text("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise PolicyError(f"policy file {path} cannot be read: {error}") from error
-    return parse_policy(text, str(path))
+    return parse_policy(text, str(path), limits)
 
 
-def parse_policy(text: str, source: str) -> Policy:
+def parse_policy(text: str, source: str, limits: Limits | None = None) -> Policy:
     """The policy that `text` (TOML) says. Raises `PolicyError` naming `source`, rule and field."""
     try:
         document = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise PolicyError(f"policy {source} is not TOML: {error}") from error
     _check(document, _FILE, f"policy {source}", required=())
-    rules = tuple(_rule(fields, source, n) for n, fields in enumerate(document.get("rule", []), 1))
+    limits = limits or Limits()
+    rules = tuple(
+        _rule(fields, source, n, limits) for n, fields in enumerate(document.get("rule", []), 1)
+    )
     names = [rule.name for rule in rules]
     for name in names:
         if names.count(name) > 1:
@@ -152,10 +160,13 @@ def parse_policy(text: str, source: str) -> Policy:
     return Policy(rules, document.get("enabled", True))
 
 
-def _rule(fields: dict[str, Any], source: str, number: int) -> Rule:
+def _rule(fields: dict[str, Any], source: str, number: int, limits: Limits) -> Rule:
     where = f"policy {source}, rule {fields.get('name', number)!r}"
     _check(fields, _RULE, where, required=("name", "health", "command", "ttl_s", "cool_down_s"))
-    args = _arguments(fields.get("args", {}), where)
+    args = _arguments(fields.get("args", {}), where, limits)
+    if fields["ttl_s"] * 1000 > limits.ttl_max_ms:
+        most = limits.ttl_max_ms // 1000
+        raise PolicyError(f"{where}: field ttl_s is {fields['ttl_s']}; at most {most} is accepted")
     approval = fields.get("approval", False)
     if "approval_ttl_s" in fields and not approval:
         raise PolicyError(f"{where}: approval_ttl_s is accepted together with approval = true only")
@@ -177,14 +188,19 @@ def _rule(fields: dict[str, Any], source: str, number: int) -> Rule:
     )
 
 
-def _arguments(args: dict[str, Any], where: str) -> dict[str, Any]:
+def _arguments(args: dict[str, Any], where: str, limits: Limits) -> dict[str, Any]:
     try:
-        check_shape(args, "args", Limits())
+        check_shape(args, "args", limits)
     except Refusal as refusal:
         raise PolicyError(f"{where}: {refusal.detail}") from refusal
     if not _is_json(args):
         raise PolicyError(
             f"{where}: field args holds a date, time or infinite number; JSON values are accepted"
+        )
+    length = len(codec.dump(args))
+    if length > limits.command_bytes:
+        raise PolicyError(
+            f"{where}: field args is {length} bytes long; at most {limits.command_bytes} are accepted"
         )
     return args
 

@@ -37,6 +37,7 @@ class Limits:
     attributes: int = 32
     attribute_bytes: int = 256
     open_commands: int = 50
+    day_commands: int = 2_000
     command_bytes: int = 32 * 1024
     ttl_default_ms: int = HOUR_MS
     ttl_max_ms: int = 7 * DAY_MS

@@ -2,8 +2,8 @@
 
     apply -> Step -> presence | desired | ledger | health | decide -> Effects
 
-A stage reads `twin`, replaces parts of it and tells what it did through the methods here. The
-revision of the record is known from the start (`revision`), so ids made of it are the same on replay.
+A stage reads `twin`, replaces parts of it and tells what it did through the methods here. Ids are made
+of the record's place in the log (`source`), so they are the same on replay and no other's ever.
 """
 
 from collections.abc import Iterable, Mapping
@@ -53,6 +53,10 @@ class Ledger(Protocol):
 
     def of(self, vehicle_id: str, /) -> Iterable[Command]:
         """All entries of a vehicle."""
+        ...
+
+    def count(self, vehicle_id: str, /) -> int:
+        """How many entries a vehicle has: all open ones and those that ended within 24 h."""
         ...
 
     def recent(self, rule: str, fleet: str, since: int, /) -> int:
@@ -117,7 +121,7 @@ class Step:
         """
         changes = self.effects.changes
         change = Change(
-            id=f"{self._life}:{self.revision}:{len(changes)}",
+            id=f"{self.source}:{len(changes)}",
             vehicle_id=self.vehicle_id,
             revision=self.revision,
             at=self.at,
@@ -131,9 +135,15 @@ class Step:
         self.effects.changed = True
 
     @property
-    def _life(self) -> str:
-        """A twin that is made again counts its revisions from 1 again, so they name nothing alone."""
-        return f"{self.vehicle_id}:{self.twin['created_at']}"
+    def source(self) -> str:
+        """What ids of the outputs begin with: the record in hand, which no other record is.
+
+        A record is applied once (law 2, also when the twin was deleted in between), and whoever applies
+        it again after a kill finds it at the same place. Revisions would not do: a twin that is made
+        again counts them from 1. `created_at`: offsets begin anew when a topic is made anew.
+        """
+        topic, partition, offset = self.why["topic"], self.why["partition"], self.why["offset"]
+        return f"{self.vehicle_id}:{self.twin['created_at']}:{topic}/{partition}/{offset}"
 
     @property
     def place(self) -> str:
@@ -179,7 +189,7 @@ class Step:
         """To the car, which must be online. The id is new per record and the same on replay."""
         presence = self.twin["presence"]
         downlink = Downlink(
-            id=f"{self._life}:{self.revision}:{kind}:{ref}",
+            id=f"{self.source}:{kind}:{ref}",
             kind=kind,
             vehicle_id=self.vehicle_id,
             ref=ref,

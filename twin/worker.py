@@ -15,12 +15,13 @@ from twin.app import INPUTS, Declarations, declare
 from twin.apply import Context
 from twin.changelog import Reader
 from twin.copy import Copy
-from twin.delivery import Ticket, Writer
+from twin.delivery import QUEUE, Ticket, Writer
 from twin.kit import kafka, logs, metrics
 from twin.kit.clock import SystemClock
 from twin.kit.health import HealthServer
-from twin.policy import load_policy
+from twin.policy import Policy, load_policy
 from twin.settings import WorkerSettings
+from twin.state import Limits
 from twin.stream import Poll
 from twin.takeover import Takeover
 from twin.view import View
@@ -42,20 +43,14 @@ def run(settings: WorkerSettings, make_view: Callable[[int], View]) -> int:
     producer = kafka.producer(
         settings.kafka_bootstrap,
         "cartwin-worker",
-        **{"linger.ms": 0.5, "message.max.bytes": topics.TWINS_MAX_BYTES},
+        **{"linger.ms": 0.5, "message.max.bytes": topics.TWINS_MAX_BYTES, **QUEUE},
     )
     try:
-        policy = load_policy(settings.policy_file)
+        policy = load_policy(settings.policy_file, limits(settings))
         partitions = _partitions(producer)
         declared = declare(settings, partitions)
         view = make_view(partitions)
-        context = Context(
-            policy=policy,
-            stale_after_ms=settings.stale_after_s * 1000,
-            debounce_ms=round(settings.debounce_s * 1000),
-            overdue_after_ms=settings.overdue_after_s * 1000,
-            partitions=partitions,
-        )
+        context = decided_by(settings, policy, partitions)
         copy = Copy(settings.store_dir) if settings.store == "rocksdb" else None
         running = Running(settings, declared, Writer(producer), view, copy, context, partitions)
         health = HealthServer(settings.health_host, settings.health_port, running.not_ready)
@@ -77,6 +72,36 @@ def run(settings: WorkerSettings, make_view: Callable[[int], View]) -> int:
         if copy is not None:
             copy.close()
     return 0
+
+
+def limits(settings: WorkerSettings) -> Limits:
+    """What one twin may hold (law 9), as set."""
+    return Limits(
+        document_bytes=settings.document_max_bytes,
+        depth=settings.depth_max,
+        key_bytes=settings.key_max_bytes,
+        attributes=settings.attributes_max,
+        attribute_bytes=settings.attribute_max_bytes,
+        open_commands=settings.open_commands_max,
+        day_commands=settings.day_commands_max,
+        command_bytes=settings.command_args_max_bytes,
+        ttl_default_ms=settings.command_ttl_s * 1000,
+        ttl_max_ms=settings.command_ttl_max_s * 1000,
+    )
+
+
+def decided_by(settings: WorkerSettings, policy: Policy, partitions: int) -> Context:
+    """What the pure core decides by: all of it comes from the settings, once."""
+    return Context(
+        policy=policy,
+        limits=limits(settings),
+        stale_after_ms=settings.stale_after_s * 1000,
+        debounce_ms=round(settings.debounce_s * 1000),
+        overdue_after_ms=settings.overdue_after_s * 1000,
+        desired_ttl_ms=settings.desired_ttl_s * 1000,
+        auto_create=settings.auto_create,
+        partitions=partitions,
+    )
 
 
 def _partitions(producer: Producer) -> int:

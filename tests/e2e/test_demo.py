@@ -22,7 +22,7 @@ def test_the_demo_goes_round_and_accounts_for_every_message(tmp_path):
     data_dir = tmp_path / "demo"
     done = subprocess.run(
         [
-            sys.executable, "-m", "twin.cli", "demo", "--seconds", "170", "--cars", "60",
+            sys.executable, "-m", "twin.cli", "demo", "--seconds", "150", "--cars", "60",
             "--degraded", "10", "--data-dir", str(data_dir), "--json",
         ],
         cwd=ROOT,

@@ -27,6 +27,7 @@ from twin.local.stack import Stack
 
 pytestmark = pytest.mark.integration
 
+ROOT = Path(__file__).parents[2]
 USER, PASSWORD = "cartwin", "pa:ss%wo rd"
 PLAIN = "org.apache.kafka.common.security.plain.PlainLoginModule"
 SCRAM = "org.apache.kafka.common.security.scram.ScramLoginModule"
@@ -72,7 +73,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """With the certificates, and the password in a file."""
     made = tmp_path_factory.mktemp("secured")
     certificates(made)
-    (made / "password").write_text(PASSWORD + "\n")
+    (made / "password").write_text(PASSWORD + "\nof next month\n")
     return made
 
 
@@ -158,6 +159,47 @@ def test_a_message_and_a_decision_go_round_over_tls_with_every_mechanism(endpoin
     finally:
         codes = [process.stop() for process in processes]
     assert codes == [0] * len(processes)
+
+
+BENCH = """
+import sys
+from bench_broker import Broker
+from twin.wire.codec import encode_telemetry
+from twin.wire.telemetry import Telemetry
+broker, at = Broker(sys.argv[1]), 1_790_000_000_000
+records = [Telemetry("car-9", at + n, at, n, {"speed": 1.0 * n}) for n in range(1, 6)]
+broker.feed([(b"car-9", encode_telemetry(record), ()) for record in records])
+print(sum(message.key() == b"car-9" for message in broker.read("telemetry")))
+"""
+
+
+def test_a_bench_writes_and_the_checker_reads_over_tls(endpoints, folder, tmp_path):
+    """Their clients are their own, and are let in by the same settings; without them by none."""
+    paths = f"{ROOT}{os.pathsep}{ROOT / 'load-test'}"
+    environment = {**os.environ, "PYTHONPATH": paths, **secrets(folder, "SCRAM-SHA-256")}
+    command = [sys.executable, "-c", BENCH, endpoints.kafka]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.stdout == "5\n", done.stderr[-2000:]
+    head = {"v": "car-9", "session": 1_790_000_000_000}
+    said: list[dict[str, object]] = [{"e": "connect", **head, "t": head["session"]}]
+    for n in range(1, 6):
+        said.append({"e": "sent", **head, "sequence": n, "t": n})
+        said.append({"e": "acked", **head, "sequence": n})
+    said.append({"e": "truth", "v": "car-9", "mode": None, "onset": None, "failure": None})
+    (tmp_path / "cars.jsonl").write_text("".join(json.dumps(line) + "\n" for line in said))
+    command = [
+        sys.executable, str(ROOT / "load-test" / "verdict.py"), "--cars-log", str(tmp_path),
+        "--kafka", endpoints.kafka, "--deadline-s", "0", "--json",
+    ]  # fmt: skip
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    line = json.loads(done.stdout)
+    # No worker is at work, so there is no twin, and the checker says that.
+    assert (done.returncode, line["kafka"], line["lost"], line["twins"]) == (1, 5, 0, 0), line
+    for name in secrets(folder, ""):
+        del environment[name]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert f"Kafka at {endpoints.kafka} does not answer" in done.stderr
 
 
 TRAINER = """

@@ -9,7 +9,6 @@ from collections import defaultdict
 
 import orjson
 import pytest
-import redis
 from confluent_kafka import Producer
 
 from tests.redis_view import (
@@ -21,13 +20,17 @@ from tests.redis_view import (
     key_of,
     outbox,
     place,
+    store,
     twin,
+    url,
 )
 from twin.changelog import Newest
 from twin.rebuild import Rebuild
 from twin.view.repair import Repair
 from twin.wire import keys
 from twin.wire.partition import partition_of
+
+__all__ = ["store", "url"]
 
 pytestmark = pytest.mark.integration
 
@@ -59,20 +62,6 @@ class Log:
 
 MEANWHILE, BEFORE_STRAYS, BEHIND_STRAYS, COMPARING = range(PARTITIONS + 1, PARTITIONS + 5)
 """Readings behind those of the partitions one by one."""
-
-
-@pytest.fixture
-def url(redis_url):
-    """A database of this module's own, empty."""
-    return redis_url.rpartition("/")[0] + "/7"
-
-
-@pytest.fixture
-def store(url):
-    with redis.from_url(url) as client:
-        client.flushdb()
-        yield client
-        client.flushdb()
 
 
 def now():
@@ -559,9 +548,9 @@ def test_twin_whose_newest_record_is_unreadable_is_left_alone(url, store):
     assert (report.ok, report.unreadable, report.removed) == (False, 1, 0)
 
 
-def start(kafka, url, *arguments):
+def start(kafka, url, *arguments, program=("-m", "twin")):
     return subprocess.run(
-        [sys.executable, "-m", "twin", "rebuild-view", *arguments],
+        [sys.executable, *program, "rebuild-view", *arguments],
         env={**os.environ, "KAFKA_BOOTSTRAP": kafka, "REDIS_URL": url},
         capture_output=True,
         text=True,
@@ -605,7 +594,12 @@ def test_what_does_not_answer_is_named(kafka, url, away):
     """One sentence and exit code 1; no stack trace."""
     nowhere = "127.0.0.1:1"
     addresses = (nowhere, url) if away == "kafka" else (kafka, f"redis://{nowhere}/0")
-    done = start(*addresses)
+    # The same without the ten seconds that Kafka is waited for.
+    impatient = (
+        "import sys; from twin import __main__, rebuild;"
+        " rebuild._REACH_S = 1; sys.exit(__main__.main())"
+    )
+    done = start(*addresses, program=("-c", impatient))
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
     assert {"kafka": "Kafka is not usable", "redis": "Redis does not answer"}[away] in done.stderr

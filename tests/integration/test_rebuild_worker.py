@@ -81,7 +81,7 @@ def test_command_of_an_owner_that_froze_before_the_ledger_heard_of_it_stays(scen
 
 
 def test_view_is_made_anew_under_load(scene, servers, store):
-    """Whole, damaged and damaged again while commands are in flight and twins come and go."""
+    """Whole and damaged, while commands are in flight and twins come and go."""
     worker = scene.worker("w")
 
     def damage():
@@ -93,7 +93,7 @@ def test_view_is_made_anew_under_load(scene, servers, store):
 
     with scene.load() as load:
         worker.start()
-        for step in (lambda: None, damage, damage):
+        for step in (lambda: None, damage):
             enough = load.records + 300
             scene.until(lambda least=enough: worker.serves() and load.records > least, load)
             step()

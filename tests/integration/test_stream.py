@@ -55,8 +55,12 @@ def test_after_sigkill_under_load_it_goes_on_at_the_committed_offset(bench):
     assert all(committed[p] <= max(o) + 1 for p, o in bench.offsets().items())
 
 
+@pytest.mark.deep
 def test_members_come_and_go_and_are_killed_without_a_hole(bench):
-    """The union of all members has every record; repeats follow a rebalance only."""
+    """The union of all members has every record; repeats follow a rebalance only.
+
+    With workers, and what came of each record: tests/integration/test_worker_owners.py.
+    """
     everything = set(range(PARTITIONS))
     with Load(bench):
         bench.start("a", work_s=0.005)

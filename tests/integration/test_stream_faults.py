@@ -46,8 +46,8 @@ def test_a_member_that_has_nothing_to_read_stays_in_the_group(bench):
     member = bench.start("a", idle_s=1.0)
     bench.until_all()
     before = len(bench.times(member, "heartbeat"))
-    # One a second; behind each the client looks whether it has been idle for too long.
-    bench.until(lambda: len(bench.times(member, "heartbeat")) > before + 3, "no heartbeats")
+    # Two a second; behind each the client looks whether it has been idle for too long.
+    bench.until(lambda: len(bench.times(member, "heartbeat")) > before + 6, "no heartbeats")
     bench.produce(1)
     bench.until_all()
     bench.check()
@@ -64,7 +64,7 @@ def test_a_slow_agent_bounds_what_is_fetched(bench):
         for partition in range(PARTITIONS):
             bench.produce_value(partition, os.urandom(50_000).hex())
     bench.producer.flush()
-    bench.until(lambda: len(bench.polls()) > 100, "no progress")
+    bench.until(lambda: len(bench.polls()) > 50, "no progress")
     assert resident_bytes(member) - before < 20 * MB
     bench.stop(member)
 

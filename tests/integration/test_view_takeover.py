@@ -5,7 +5,6 @@ import itertools
 
 import orjson
 import pytest
-import redis
 
 from tests.redis_view import (
     DEADLINE_S,
@@ -15,26 +14,16 @@ from tests.redis_view import (
     command,
     durable,
     place,
+    store,
     twin,
+    url,
 )
 from twin.view import scripts, sweep
 from twin.wire import keys
 
+__all__ = ["store", "url"]
+
 pytestmark = pytest.mark.integration
-
-
-@pytest.fixture
-def url(redis_url):
-    """A database of this module's own, empty."""
-    return redis_url.rpartition("/")[0] + "/8"
-
-
-@pytest.fixture
-def store(url):
-    with redis.from_url(url) as client:
-        client.flushdb()
-        yield client
-        client.flushdb()
 
 
 class Gate:

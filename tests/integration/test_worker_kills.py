@@ -38,7 +38,8 @@ def test_a_worker_killed_after_every_step_in_turn_loses_and_doubles_nothing(scen
     accounts = kill_at(scene, "rocksdb", points)
     kinds = {car.kind for car in accounts.cars.values()}
     assert kinds == {
-        "plain", "match", "cmd", "sent", "due", "gone", "again", "made", "ghost", "late"
+        "plain", "match", "cmd", "sent", "due", "gone", "again", "made", "ghost", "late",
+        "stray", "alien",
     }  # fmt: skip
 
 
@@ -133,7 +134,16 @@ def spoil(folder, how):
         copy.close()
 
 
-def test_a_warm_restart_reads_only_what_is_new_and_a_useless_copy_is_not_used(scene):
+@pytest.mark.parametrize(
+    "ways",
+    [
+        ("warm", "broken"),
+        # Each by itself without servers: tests/unit/test_worker_copy.py.
+        pytest.param(("warm", "too old", "of another cluster", "gone"), marks=pytest.mark.deep),
+    ],
+    ids="-".join,
+)
+def test_a_warm_restart_reads_only_what_is_new_and_a_useless_copy_is_not_used(scene, ways):
     """Stopped under load each time; the accounts are right with and without the copy."""
     worker = scene.worker("w", STORE="rocksdb")
     folder = scene.folder / f"{worker.name}-store"
@@ -141,9 +151,12 @@ def test_a_warm_restart_reads_only_what_is_new_and_a_useless_copy_is_not_used(sc
     restored, new, whole = {}, {}, {}
     with scene.load() as load:
         worker.start()
-        for how in ("warm", "broken", "too old", "of another cluster", "gone"):
+        for how in ways:
+            scene.until(worker.serves, load)
+            # What is committed the copy hears of with a batch behind it.
+            scene.until_committed(load)
             enough = load.records + 300
-            scene.until(lambda least=enough: worker.serves() and load.records > least, load)
+            scene.until(lambda least=enough: load.records > least, load)
             assert worker.stop() == 0, worker.words
             whole[how] = scene.ends(changelogs)
             new[how] = whole[how] - sum(places_of(folder).values())

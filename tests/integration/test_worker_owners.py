@@ -58,9 +58,10 @@ def test_an_owner_that_froze_in_the_middle_of_a_batch_cannot_win(scene, point, s
     scene.check_soon()
 
 
-@pytest.mark.parametrize("store", ["memory", deep("rocksdb")])
+@pytest.mark.deep
+@pytest.mark.parametrize("store", ["memory", "rocksdb"])
 def test_an_owner_that_froze_under_load_cannot_win(scene, store):
-    """5,000 records; it sleeps through about half of them."""
+    """Wherever it is then: 5,000 records; it sleeps through about half of them."""
     former, owner = scene.worker("former", STORE=store), scene.worker("owner", STORE=store)
     with scene.load(plain=30) as load:
         former.start()
@@ -79,7 +80,7 @@ def test_an_owner_that_froze_under_load_cannot_win(scene, store):
 @pytest.mark.parametrize(
     ("point", "count", "store"),
     [
-        ("read", 1, "memory"),
+        deep("read", 1, "memory"),
         deep("read", 2, "memory"),
         ("restored", 1, "memory"),
         deep("read", 1, "rocksdb"),

@@ -7,18 +7,23 @@ applied or repeated. An example that ends the worker is buried (the group's offs
 and a new worker begins: so the record that does it can be found among those of the example.
 """
 
+import asyncio
 import itertools
 import time
 from collections import Counter
+from dataclasses import replace
 
 import orjson
 import pytest
 import redis
+from aiokafka import AIOKafkaProducer
+from aiokafka.producer.message_accumulator import BatchBuilder
+from aiokafka.record.default_records import _DefaultRecordBatchBuilderPy
 from confluent_kafka import KafkaException, TopicPartition
 from hypothesis import HealthCheck, Phase, example, given, settings
 from hypothesis import strategies as st
 
-from tests.poison import Poison, poisons
+from tests.poison import MAX_RECORD, Poison, poisons
 from tests.processes import Process, until
 from tests.stacks import make_module_stack
 from tests.worker_records import Progress
@@ -50,6 +55,45 @@ HELD = settings(
 )
 
 
+class Raw(bytes):
+    """A header's name for aiokafka, which takes what `encode` gives."""
+
+    def encode(self, _encoding):
+        return self
+
+
+class RawProducer:
+    """Sends records with headers whose names are any bytes: clients of today do not."""
+
+    def __init__(self, bootstrap):
+        self._runner = asyncio.Runner()
+        self._runner.run(self._start(bootstrap))
+
+    async def _start(self, bootstrap):
+        self._client = AIOKafkaProducer(bootstrap_servers=bootstrap)
+        await self._client.start()
+
+    def send(self, record, partition):
+        """Its offset."""
+        return self._runner.run(self._send(record, partition))
+
+    async def _send(self, record, partition):
+        batch = BatchBuilder(MAX_RECORD, 0)
+        batch._builder = _DefaultRecordBatchBuilderPy(2, 0, 0, -1, -1, 0, MAX_RECORD)
+        headers = [
+            (name if isinstance(name, str) else Raw(name), content)
+            for name, content in record.headers
+        ]
+        batch.append(timestamp=None, key=record.key, value=record.value, headers=headers)
+        batch.close()
+        sent = await self._client.send_batch(batch, record.topic, partition=partition)
+        return (await sent).offset
+
+    def close(self):
+        self._runner.run(self._client.stop())
+        self._runner.close()
+
+
 class Bench:
     """Kafka, Redis and a worker that must not mind."""
 
@@ -59,6 +103,7 @@ class Bench:
         self._numbers = itertools.count(1)
         self._redis = redis.from_url(endpoints.redis)
         self._producer = kafka.producer(endpoints.kafka, "test", **{"linger.ms": 1})
+        self._raw = RawProducer(endpoints.kafka)
         self._progress = Progress(endpoints.kafka)
         self._consumer = kafka.consumer(endpoints.kafka, "poison", "test")
         self._consumer.assign([TopicPartition("rejected", n, 0) for n in range(PARTITIONS)])
@@ -87,6 +132,9 @@ class Bench:
         self._producer.produce(topic, value, key, partition)
         self._producer.poll(0)
 
+    def write_raw(self, record, partition):
+        return self._raw.send(record, partition)
+
     def revisions(self):
         """Of the good cars, as they are shown."""
         documents = {car: self._redis.get(keys.twin(car)) for car in self.cars.values()}
@@ -103,6 +151,7 @@ class Bench:
 
     def close(self):
         self._consumer.close()
+        self._raw.close()
         if self.worker is not None and self.worker.child.exit_code() is None:
             self.worker.stop()
 
@@ -125,8 +174,8 @@ class Bench:
         self._new_rejected()
         self.start()
 
-    def example(self, batch):
-        """Send a batch and what proves that it was taken, and settle the accounts."""
+    def example(self, batch, headers=()):
+        """Send a batch and, with headers, what proves that it was taken, and settle the accounts."""
         number = next(self._numbers)
         sent = {}
         cars = tuple(f"bad-{number}-{place}" for place in range(2))
@@ -135,7 +184,7 @@ class Bench:
         good = list(self._good(number))
         told = {}
         for record in good:
-            self._send(record, told)
+            self._send(replace(record, headers=headers), told)
         assert self._producer.flush(60) == 0
         assert len(told) == len(good)
         self._until(lambda: not self._missing(told), lambda: f"not applied: {self._missing(told)}")
@@ -146,6 +195,13 @@ class Bench:
         self._check_counts(rejected, {**sent, **told})
 
     def _send(self, record, sent):
+        if record.odd:
+            partition = record.partition
+            if partition is None:
+                partition = partition_of(record.key or b"", PARTITIONS)
+            sent[record.topic, partition, self.write_raw(record, partition)] = record
+            return
+
         def taken(error, message):
             if error is None:
                 sent[message.topic(), message.partition(), message.offset()] = record
@@ -273,7 +329,9 @@ class Bench:
                 for name, content in message.headers()
                 if name.startswith("original-")
             ]
-            originals = [(f"original-{name}", content or b"") for name, content in record.headers]
+            # With a name that is no text all headers count as none.
+            told = () if record.odd else record.headers
+            originals = [(f"original-{name}", content or b"") for name, content in told]
             assert kept == originals or int(headers["headers-truncated"]) == len(originals) - len(
                 kept
             )
@@ -404,6 +462,17 @@ def test_any_record_is_set_aside_or_applied_and_its_partition_goes_on(bench, bat
     take(bench, batch)
 
 
+NO_TEXT = ((b"na\xefve", b"x"), ("ingested-at", b"1"), (b"\xff\xfe", None))
+
+
+def test_a_record_with_a_header_name_that_is_no_text_is_judged_by_its_content(bench):
+    """In any input: good ones are applied, others set aside, and those behind are processed."""
+    bad = [Poison(topic, CAR, value, NO_TEXT) for topic in INPUTS for value in (b"{}", b"x", None)]
+    bench.example(bad, NO_TEXT)
+    bench.example(bad, ())
+    bench.example([])
+
+
 # Kafka itself refuses records without a key in a compacted topic.
 GARBAGE = [b"\xff", b"{}", b"[]", b'{"epoch":"x"}', b"x" * 500_000, None]
 
@@ -418,10 +487,11 @@ def test_garbage_in_the_changelogs_is_said_and_a_new_worker_serves(bench):
             for value in GARBAGE:
                 for name in (key, b"\xff", b"#owner", "sensor/x"):
                     bench.write(topic, name, value, place)
+            bench.write_raw(Poison(topic, key.encode(), b"{}", NO_TEXT), place)
     bench.start()
     said = {tuple(line["place"]): line["records"] for line in bench.lines("error")}
     assert said == {
-        (topic, n): 4 * len(GARBAGE)
+        (topic, n): 4 * len(GARBAGE) + 1
         for topic in (topics.TWINS, topics.LEDGER)
         for n in range(PARTITIONS)
     }

@@ -6,7 +6,6 @@ import itertools
 import subprocess
 import time
 from collections import defaultdict
-from types import SimpleNamespace
 
 import orjson
 import pytest
@@ -22,7 +21,9 @@ from tests.redis_view import (
     command,
     durable,
     place,
+    store,
     twin,
+    url,
 )
 from twin.local.ports import PortPicker
 from twin.local.redis import server_command
@@ -30,28 +31,9 @@ from twin.packed import pack
 from twin.view import FormerOwner, Shown, packing
 from twin.wire import keys
 
+__all__ = ["store", "url"]
+
 pytestmark = pytest.mark.integration
-
-
-@pytest.fixture
-def place_of_test(redis_url):
-    """A database of this module's own, empty."""
-    url = redis_url.rpartition("/")[0] + "/9"
-    store = redis.from_url(url)
-    store.flushdb()
-    yield SimpleNamespace(url=url, store=store)
-    store.flushdb()
-    store.close()
-
-
-@pytest.fixture
-def url(place_of_test):
-    return place_of_test.url
-
-
-@pytest.fixture
-def store(place_of_test):
-    return place_of_test.store
 
 
 def stored(store, vehicle_id):

@@ -1,6 +1,9 @@
 """How Kafka's clients secure their connections, and that nobody waits for Kafka in silence."""
 
+import importlib
+import re
 import ssl
+from pathlib import Path
 from types import SimpleNamespace
 
 import faust
@@ -8,6 +11,7 @@ import pytest
 from confluent_kafka import KafkaError, KafkaException
 from structlog.testing import capture_logs
 
+import verdict_read
 from twin.app import declare
 from twin.kit import kafka
 from twin.kit.security import KafkaSecurity
@@ -16,6 +20,7 @@ from twin.local import plan
 from twin.local.errors import LocalError
 from twin.local.options import FREE_PORTS, Options
 from twin.settings import WorkerSettings
+from verdict_sides import Evidence
 
 SASL = {
     "KAFKA_SECURITY_PROTOCOL": "SASL_PLAINTEXT",
@@ -82,15 +87,38 @@ def test_tls_alone_checks_whom_it_speaks_to(monkeypatch):
     assert member.context.verify_mode == ssl.CERT_REQUIRED
 
 
-def test_a_password_can_be_in_a_file(monkeypatch, tmp_path):
-    """Whose last line break is not part of it; and it is shown nowhere."""
-    (tmp_path / "password").write_text("s3 cret\n")
+@pytest.mark.parametrize(
+    ("content", "password"),
+    [
+        (b"s3 cret\n", "s3 cret"),
+        (b"s3 cret", "s3 cret"),
+        (b" s3\x0bcret \r\nanother\n", " s3\x0bcret "),
+        (b"s3\rcret\n", "s3\rcret"),
+    ],
+)
+def test_a_password_can_be_in_a_file(monkeypatch, tmp_path, content, password):
+    """The first line of it, without its line break and with all else; and it is shown nowhere."""
+    (tmp_path / "password").write_bytes(content)
     given(monkeypatch, **SASL)
     monkeypatch.delenv("KAFKA_SASL_PASSWORD")
     given(monkeypatch, KAFKA_SASL_PASSWORD_FILE=str(tmp_path / "password"))
-    assert Settings.load().kafka_user == ("SCRAM-SHA-512", "ann", "s3 cret")
+    assert Settings.load().kafka_user == ("SCRAM-SHA-512", "ann", password)
+    assert password not in repr(Settings.load())
     given(monkeypatch, KAFKA_SASL_PASSWORD_FILE="", KAFKA_SASL_PASSWORD="s3cret")
     assert "s3cret" not in repr(Settings.load())
+
+
+def test_a_password_s_file_is_read_once(monkeypatch, tmp_path):
+    """While it is replaced nobody who is at work sees that it is not there, or half of it."""
+    path = tmp_path / "password"
+    path.write_text("s3 cret\n")
+    given(monkeypatch, **{**SASL, "KAFKA_SASL_PASSWORD": ""}, KAFKA_SASL_PASSWORD_FILE=str(path))
+    settings = Settings.load()
+    path.unlink()
+    assert settings.kafka_client()["sasl.password"] == "s3 cret"
+    assert KafkaSecurity().kafka_user == settings.kafka_user
+    path.write_text("oth")
+    assert settings.kafka_client()["sasl.password"] == "s3 cret"
 
 
 @pytest.mark.parametrize(
@@ -158,7 +186,7 @@ def test_a_password_can_be_in_a_file(monkeypatch, tmp_path):
         ),
         (
             {**SASL, "KAFKA_SASL_PASSWORD": "", "KAFKA_SASL_PASSWORD_FILE": "/password"},
-            "KAFKA_SASL_PASSWORD_FILE='/password' is not accepted: no such file or directory; a file",
+            "KAFKA_SASL_PASSWORD_FILE='/password' is not accepted: no such file or directory; a text",
         ),
     ],
 )
@@ -169,13 +197,26 @@ def test_settings_that_contradict_each_other_are_named(monkeypatch, capsys, valu
     assert "s3cret" not in line
 
 
-@pytest.mark.parametrize("content", [b"", b"\n", b"\xff\xfe"])
-def test_a_file_without_a_password_is_refused(monkeypatch, capsys, tmp_path, content):
-    """Empty, or no text."""
-    (tmp_path / "password").write_bytes(content)
-    changed = {"KAFKA_SASL_PASSWORD": "", "KAFKA_SASL_PASSWORD_FILE": str(tmp_path / "password")}
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        (b"", "its first line is empty"),
+        (b"\nsecret\n", "its first line is empty"),
+        (b"\xff\xfe", "it is no text"),
+        (b"secret" * 1000, "its first line has more than 4096 characters"),
+        (None, "is a directory"),
+    ],
+)
+def test_a_file_without_a_password_is_refused(monkeypatch, capsys, tmp_path, content, why):
+    """Empty, no text, no password, no file; in one sentence with the setting and the file."""
+    path = tmp_path / "password"
+    path.mkdir() if content is None else path.write_bytes(content)
+    changed = {"KAFKA_SASL_PASSWORD": "", "KAFKA_SASL_PASSWORD_FILE": str(path)}
     said = refused(monkeypatch, capsys, **{**SASL, **changed})
-    assert "a file with the password in it is accepted" in said
+    assert said.startswith(f"setting KAFKA_SASL_PASSWORD_FILE='{path}' is not accepted: {why}; ")
+    assert "a text file whose first line is the password is accepted" in said
+    assert "secret" not in said
+    assert said.count("\n") == 1
 
 
 def test_every_client_is_made_with_the_process_s_security(monkeypatch):
@@ -196,6 +237,89 @@ def test_every_client_is_made_with_the_process_s_security(monkeypatch):
     assert len(made) == 3
     for settings in made:
         assert settings.items() >= {"bootstrap.servers": "kafka:1", **found.kafka_client()}.items()
+
+
+@pytest.mark.parametrize("module", ["bench_pace", "bench_fresh", "bench_broker"])
+def test_benches_are_let_in_alike(monkeypatch, module):
+    """What makes clients of its own takes the same settings."""
+    given(monkeypatch, **SASL)
+    found, made = KafkaSecurity(), []
+    monkeypatch.setattr(kafka, "security", lambda: found)
+
+    class Client:
+        def __init__(self, settings):
+            made.append(settings)
+            raise KafkaException(KafkaError(KafkaError._TRANSPORT))
+
+    there = importlib.import_module(module)
+    for name in ("Producer", "Consumer", "AdminClient"):
+        if hasattr(there, name):
+            monkeypatch.setattr(there, name, Client)
+    makers = {
+        "bench_pace": lambda: there.Pacer("kafka:1", [], 1),
+        "bench_fresh": lambda: there.FreshWrites("kafka:1", frozenset(), {}),
+        "bench_broker": lambda: there.Broker("kafka:1"),
+    }
+    with pytest.raises(KafkaException):
+        makers[module]()
+    (settings,) = made
+    assert settings.items() >= {"bootstrap.servers": "kafka:1", **found.kafka_client()}.items()
+
+
+@pytest.mark.parametrize("in_file", [False, True])
+@pytest.mark.parametrize(
+    "values",
+    [
+        dict.fromkeys([*SASL, "KAFKA_SSL_CA"], ""),
+        SASL,
+        {**SASL, "KAFKA_SECURITY_PROTOCOL": "SASL_SSL", "KAFKA_SSL_CA": "ca"},
+        {"KAFKA_SECURITY_PROTOCOL": "SSL", "KAFKA_SSL_CA": "ca"},
+        {},
+    ],
+)
+def test_the_checker_is_let_in_alike(monkeypatch, tmp_path, values, in_file):
+    """It reads the variables by itself, to the same end."""
+    if "ca" in values.values():
+        authorities = ssl.get_default_verify_paths().cafile
+        if authorities is None:
+            pytest.skip("this system has no file of certificate authorities")
+        values = {**values, "KAFKA_SSL_CA": authorities}
+    if in_file and values.get("KAFKA_SASL_PASSWORD"):
+        path = tmp_path / "password"
+        path.write_text("s3cret \r\nold\n")
+        values = {**values, "KAFKA_SASL_PASSWORD": "", "KAFKA_SASL_PASSWORD_FILE": str(path)}
+    given(monkeypatch, **values)
+    expected = {"bootstrap.servers": "kafka:1", **KafkaSecurity().kafka_client()}
+    assert verdict_read.connection("kafka:1") == expected
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"KAFKA_SASL_PASSWORD_FILE": "/none"}, "KAFKA_SASL_PASSWORD_FILE '/none' cannot be read"),
+        ({"KAFKA_SECURITY_PROTOCOL": "TLS"}, "the KAFKA_* settings are not accepted"),
+    ],
+)
+def test_the_checker_says_what_does_not_let_it_in(monkeypatch, values, said):
+    """In one sentence."""
+    given(monkeypatch, **values)
+    with pytest.raises(verdict_read.Unreadable, match=re.escape(said)):
+        verdict_read.KafkaLog("kafka:1", None, Evidence(set()))
+
+
+def test_nobody_else_says_where_the_brokers_are():
+    """Only `connection` builds what a client is let in by, and the checker, which shares no code with it.
+
+    A client made by hand would be left out.
+    """
+    root = Path(__file__).parents[2]
+    folders = ("twin", "ingest", "models", "load-test", "scripts")
+    sources = [p for folder in folders for p in (root / folder).rglob("*.py")]
+    # Peers run in an environment of their own, on a Kafka that their bench starts.
+    sources = [p for p in sources if "peers" not in p.parts]
+    named = [path for path in sources if '"bootstrap.servers"' in path.read_text("utf-8")]
+    found = {path.relative_to(root).as_posix() for path in named}
+    assert found == {"twin/kit/kafka.py", "load-test/verdict_read.py"}
 
 
 def test_a_stack_that_starts_its_own_kafka_takes_no_security(monkeypatch, tmp_path):

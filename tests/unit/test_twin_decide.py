@@ -221,6 +221,13 @@ def test_there_must_be_room_for_one_more_open_command():
     assert decisions(world.score("alarm", 1))[0]["reason"] == "too_many_open_commands"
 
 
+def test_there_must_be_room_for_one_more_command_of_a_day():
+    """As the limit of what people ask."""
+    world = connected(limits=Limits(day_commands=1))
+    world.order("ping")
+    assert decisions(world.score("alarm", 1))[0]["reason"] == "too_many_commands"
+
+
 def test_after_a_success_nothing_more_is_done_in_the_same_alert():
     """done_already, however long the alarm lasts; a new alert counts anew."""
     world = connected()

@@ -158,6 +158,19 @@ def test_a_request_written_twice_makes_one_command():
     assert len(world.ledger.entries) == 1
 
 
+def test_commands_of_a_day_are_bounded():
+    """Ended ones count for 24 h: a twin is deleted in one record with all of them."""
+    world = World(Context(limits=Limits(day_commands=2)))
+    world.online(1)
+    for _ in range(2):
+        command, _ = world.order()
+        world.outcome(command, "succeeded")
+    _, effects = world.order()
+    answer = reply(effects)
+    assert (answer["status"], answer["code"]) == (429, "too_many_commands")
+    assert effects.ledger == []
+
+
 def test_open_commands_are_bounded():
     """The one over the limit gets 429, and there is room again when one ends."""
     world = World(Context(limits=Limits(open_commands=2)))

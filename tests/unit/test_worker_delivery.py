@@ -1,12 +1,16 @@
 """Acknowledgements per batch, and what the offsets of an only writer tell."""
 
 import asyncio
+import threading
 import time
 from typing import Any
 
 import pytest
+from confluent_kafka import Producer
 
-from twin.delivery import NotDurable, Ticket, Writer
+from twin import delivery
+from twin.delivery import QUEUE, NotDurable, Ticket, Writer
+from twin.wire import topics
 
 PLACE = ("twins", 3)
 
@@ -130,6 +134,120 @@ def test_a_full_queue_is_waited_for_and_nothing_is_left_out():
     writer.send("changes", 3, ("k", b"d", None), ticket)
     wait(writer, ticket)
     assert sorted(written(kafka)) == [b"a", b"b", b"c", b"d"]
+
+
+class Room(Kafka):
+    """Takes nothing until there is `room`, which is waited for in `poll`, as a real one does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.room = threading.Event()
+        self.threads: set[int] = set()
+        self.on_poll: Any = lambda: None
+
+    def produce(self, *args: Any, **kwargs: Any) -> None:
+        if not self.room.is_set():
+            raise BufferError
+        super().produce(*args, **kwargs)
+
+    def produce_batch(self, topic, messages, partition):
+        if not self.room.is_set():
+            self.full = 1
+        return super().produce_batch(topic, messages, partition)
+
+    def poll(self, timeout):
+        self.threads.add(threading.get_ident())
+        self.on_poll()
+        self.room.wait(timeout)
+        super().poll(timeout)
+
+
+def test_the_event_loop_goes_on_while_the_queue_is_full():
+    """Somebody else in it makes the room that is waited for; and all come in their order."""
+    kafka = Room()
+    writer, first, second = Writer(kafka), Ticket(), Ticket()
+    writer.begin(PLACE, 0)
+
+    async def make_room(polled):
+        await polled.wait()
+        kafka.room.set()
+
+    async def write():
+        polled, loop = asyncio.Event(), asyncio.get_running_loop()
+        kafka.on_poll = lambda: loop.call_soon_threadsafe(polled.set)
+        writer.changelog(PLACE, entries("a", "b", "c"), first)
+        writer.changelog(PLACE, [*entries("d"), *entries("e", headers=[("h", b"x")])], second)
+        assert kafka.log == []
+        async with asyncio.timeout(30):
+            await asyncio.gather(writer.wait(second), writer.wait(first), make_room(polled))
+
+    asyncio.run(write())
+    assert threading.get_ident() not in kafka.threads
+    assert written(kafka) == [b"a", b"b", b"c", b"e", b"d"]
+    assert first.foreign == second.foreign == []
+
+
+def test_what_comes_later_does_not_overtake_what_waits_for_room():
+    """Though there is room by then: a changelog's callback is its last record's."""
+    kafka = Room()
+    writer, ticket = Writer(kafka), Ticket()
+    writer.begin(PLACE, 0)
+    writer.changelog(PLACE, entries("a", "b"), ticket)
+    kafka.room.set()
+    writer.changelog(PLACE, entries("c", "d"), ticket)
+    writer.send("changes", 3, ("k", b"e", None), ticket)
+    wait(writer, ticket)
+    assert written(kafka) == [b"a", b"b", b"c", b"d", b"e"]
+    assert ticket.foreign == []
+
+
+def test_a_queue_that_stays_full_is_given_up(monkeypatch):
+    """The process must end uncommitted."""
+    monkeypatch.setattr(delivery, "TIMEOUT_S", 0.0)
+    writer, ticket = Writer(Room()), Ticket()
+    writer.begin(PLACE, 0)
+    writer.changelog(PLACE, entries("a"), ticket)
+    with pytest.raises(NotDurable, match="1 writes are not acknowledged"):
+        wait(writer, ticket)
+
+
+@pytest.mark.parametrize(
+    "queue", [{"queue.buffering.max.messages": 3}, {"queue.buffering.max.kbytes": 1}]
+)
+def test_much_more_than_a_tiny_queue_holds_is_written_without_a_gap(queue):
+    """By the real client, to the broker that librdkafka has in itself."""
+    producer = Producer(
+        {
+            "bootstrap.servers": "none:1",
+            "test.mock.num.brokers": 1,
+            "enable.idempotence": True,
+            "linger.ms": 0.5,
+            **queue,
+        }
+    )
+    writer, tickets = Writer(producer), [Ticket() for _ in range(3)]
+    writer.begin(PLACE, 0)
+    for number, ticket in enumerate(tickets):
+        batch = entries(*(f"{number}-{n}" + "x" * 100 for n in range(50)))
+        writer.changelog(PLACE, [*batch, *entries("h", headers=[("outbox", b"x")])], ticket)
+        for n in range(20):
+            writer.send("changes", 3, ("k", b"%d" % n, None), ticket)
+
+    async def wait_for_all():
+        async with asyncio.timeout(60):
+            await asyncio.gather(*(writer.wait(ticket) for ticket in tickets))
+
+    asyncio.run(wait_for_all())
+    assert [(ticket.left, ticket.fault, ticket.foreign) for ticket in tickets] == [
+        (0, None, [])
+    ] * 3
+    assert writer.end(PLACE) == 3 * 51
+    assert len(producer) == 0
+
+
+def test_the_queue_has_room_for_the_largest_records():
+    """One that it never has room for would never be written."""
+    assert QUEUE["queue.buffering.max.kbytes"] * 1024 >= 2 * topics.TWINS_MAX_BYTES
 
 
 def test_acknowledgements_are_heard_by_one_thread_at_a_time():

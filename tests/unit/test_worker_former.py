@@ -95,11 +95,25 @@ def test_the_largest_rejection_fits_into_the_changelog():
     run(test)
 
 
-def test_headers_whose_names_are_no_text_count_as_none():
-    """Kafka takes any bytes for a name; one such record stops nobody."""
+def test_headers_whose_names_are_no_text_count_as_none(monkeypatch):
+    """Kafka takes any bytes for a name; one such record stops nobody, and is asked once."""
+    asked = []
 
-    class Odd:
+    class Message:
+        def __init__(self, name):
+            self.name = name
+
         def headers(self):
-            return b"na\xefve".decode()
+            asked.append(self.name)
+            try:
+                return [(self.name.decode(), b"")]
+            except UnicodeDecodeError as error:
+                # So does confluent-kafka.
+                raise SystemError("returned a result with an exception set") from error
 
-    assert kafka.headers_of(Odd()) is None
+    monkeypatch.setattr(kafka, "Message", Message)
+    names = [b"na\xefve", b"a", b"\xff", b"\xfe", b"b", b"\xfd"]
+    found = kafka.headers_of_all(map(Message, names))
+    assert found == [None, [("a", b"")], None, None, [("b", b"")], None]
+    assert asked == names
+    assert [kafka.headers_of(Message(name)) for name in names] == found

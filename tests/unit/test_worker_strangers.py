@@ -8,7 +8,19 @@ import pytest
 from faust.types import TP
 from structlog.testing import capture_logs
 
-from tests.worker_fakes import CAR, OTHER, T0, Kafka, Message, Redis, Worker, record, run, telemetry
+from tests.worker_fakes import (
+    CAR,
+    OTHER,
+    T0,
+    Kafka,
+    Message,
+    Redis,
+    Worker,
+    entry,
+    record,
+    run,
+    telemetry,
+)
 from twin import document
 from twin.app import INPUTS
 from twin.apply import Context
@@ -24,15 +36,6 @@ TWINS, LEDGER = (topics.TWINS, 0), (topics.LEDGER, 0)
 COMMAND = ids.command_id(CAR, T0, "a")
 KEY = f"{CAR}/{COMMAND}"
 NOW_S = T0 // 1000
-
-
-def entry(**changed):
-    return {
-        "id": COMMAND, "vehicle_id": CAR, "name": "ping", "args": {}, "lane": "default",
-        "state": "queued", "issued_at": T0, "expires_at": T0 + 60_000, "updated_at": T0,
-        "by": "ann", "history": [{"state": "queued", "at": T0}], "attempts": [], "epoch": 1,
-        "revision": 1, **changed,
-    }  # fmt: skip
 
 
 def twin(vehicle_id=CAR, **changed):

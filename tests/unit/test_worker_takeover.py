@@ -19,6 +19,7 @@ from tests.worker_fakes import (
     Redis,
     Worker,
     cars,
+    entry,
     record,
     request,
     run,
@@ -325,13 +326,8 @@ def _held(worker):
 
 def _entry(car, epoch, seed="a", **changed):
     """Key and value of an entry of the ledger."""
-    ident = ids.command_id(car, T0, seed)
-    entry = {
-        "id": ident, "vehicle_id": car, "name": "ping", "args": {}, "lane": "default",
-        "state": "queued", "issued_at": T0, "expires_at": T0 + 60_000, "updated_at": T0, "by": "ann",
-        "history": [], "attempts": [], "epoch": epoch, "revision": 5, **changed,
-    }  # fmt: skip
-    return f"{car}/{ident}", orjson.dumps(entry)
+    made = entry(car, seed, epoch=epoch, **changed)
+    return f"{car}/{made['id']}", orjson.dumps(made)
 
 
 def test_partitions_are_read_and_built_some_at_a_time(kafka, store):

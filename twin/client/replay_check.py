@@ -74,7 +74,7 @@ class Arrivals:
                 assert offset is not None
                 self.tally.telemetry(key, value, partition, offset)
             else:
-                headers = dict(message.headers() or ())
+                headers = dict(kafka.headers_of(message) or ())
                 reason = _bytes(headers.get("reason")) or b"unknown"
                 self.tally.rejected_record(key, value, reason.decode(errors="replace"))
 

@@ -3,11 +3,13 @@
     KAFKA_SECURITY_PROTOCOL, KAFKA_SSL_CA, KAFKA_SASL_.. -> checked together -> librdkafka, aiokafka
 
 It is one thing per process and no call's: `twin.kit.kafka` reads it for every client that it makes, and
-every process's settings contain it, so that what contradicts itself ends the process at start.
+every process's settings contain it, so that what contradicts itself ends the process at start. So the
+password's file is read once in a process, whoever asks first: while it is replaced, those that run go on
+with the password that they have, until they are started again.
 """
 
 import ssl
-from pathlib import Path
+from functools import lru_cache
 from typing import Any, Final, Literal, get_args
 
 from pydantic import Field, SecretStr, ValidationInfo, field_validator
@@ -18,7 +20,9 @@ Mechanism = Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"]
 
 _TLS: Final = ("SSL", "SASL_SSL")
 _CA_WANTED: Final = "a PEM file with certificates is accepted"
-_FILE_WANTED: Final = "a file with the password in it is accepted"
+_FILE_WANTED: Final = "a text file whose first line is the password is accepted"
+_LONGEST: Final = 4096
+"""Characters of a password."""
 _SASL: Final = ("SASL_SSL", "SASL_PLAINTEXT")
 
 
@@ -43,7 +47,7 @@ class KafkaSecurity(BaseSettings):
     kafka_sasl_password_file: str = Field(
         default="",
         validate_default=True,
-        description="file with the password, instead of KAFKA_SASL_PASSWORD",
+        description="file whose first line is the password, instead of KAFKA_SASL_PASSWORD; read once",
     )
 
     @field_validator("kafka_security_protocol", "kafka_sasl_mechanism", mode="before")
@@ -97,7 +101,11 @@ class KafkaSecurity(BaseSettings):
                 why = error.strerror if isinstance(error, OSError) else "it is no text"
                 raise ValueError(f"{why}; {_FILE_WANTED}") from None
             if not found:
-                raise ValueError(f"it is empty; {_FILE_WANTED}")
+                raise ValueError(f"its first line is empty; {_FILE_WANTED}")
+            if len(found) > _LONGEST:
+                raise ValueError(
+                    f"its first line has more than {_LONGEST} characters; {_FILE_WANTED}"
+                )
         elif protocol in _SASL and password is not None and not password:
             raise ValueError(
                 f"with KAFKA_SECURITY_PROTOCOL {protocol}, this or KAFKA_SASL_PASSWORD is needed"
@@ -141,6 +149,8 @@ def _fits(info: ValidationInfo, protocols: tuple[str, ...], what: str) -> bool:
     return protocol is not None
 
 
+@lru_cache(maxsize=8)
 def _first_line(path: str) -> str:
-    # Editors end a file with a line break; a password has none.
-    return Path(path).read_text().rstrip("\r\n")
+    """What stands before the first line break; of a file without one no more than is looked at."""
+    with open(path, encoding="utf-8", newline="\n") as lines:
+        return lines.readline(_LONGEST + 2).rstrip("\r\n")

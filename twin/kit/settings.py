@@ -7,7 +7,19 @@ what stands before its `@` is masked: the rest is what the reader has to correct
 
 import re
 import sys
-from typing import Annotated, Final, NoReturn, Self, TypeVar
+from collections.abc import Iterator
+from typing import (
+    Annotated,
+    Any,
+    Final,
+    Literal,
+    NamedTuple,
+    NoReturn,
+    Self,
+    TypeVar,
+    get_args,
+    get_origin,
+)
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, SecretStr, StringConstraints, ValidationError
@@ -72,6 +84,48 @@ def read(group: type[Group]) -> Group:
         return group()
     except ValidationError as error:
         _explain(group, error)
+
+
+class Described(NamedTuple):
+    """One setting, for whoever has to choose it."""
+
+    name: str
+    default: str
+    accepted: str
+    meaning: str
+
+
+def described(group: type[BaseSettings]) -> Iterator[Described]:
+    """All settings of a group in their order; `help` and docs/settings.md show them."""
+    for name, field in group.model_fields.items():
+        default = "" if field.is_required() or field.default_factory else field.default
+        if isinstance(default, bool):
+            default = str(default).lower()
+        elif default is None or isinstance(default, SecretStr):
+            default = ""
+        yield Described(
+            name.upper(),
+            str(default),
+            _accepted(field.annotation, field.metadata),
+            field.description or "",
+        )
+
+
+def _accepted(annotation: Any, metadata: list[Any]) -> str:
+    """Choices, or the least and the most."""
+    if annotation is bool:
+        return "true, false"
+    choices = [a for a in (annotation, *get_args(annotation)) if get_origin(a) is Literal]
+    if choices:
+        return ", ".join(get_args(choices[0]))
+    words = {"ge": "at least", "gt": "more than", "le": "at most"}
+    bounds = [
+        f"{said} {value}"
+        for word, said in words.items()
+        for one in metadata
+        if (value := getattr(one, word, None)) is not None
+    ]
+    return ", ".join(bounds)
 
 
 def _explain(cls: type[BaseSettings], error: ValidationError) -> NoReturn:

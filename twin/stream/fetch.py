@@ -214,11 +214,6 @@ def _runs(messages: list[Message]) -> Iterator[tuple[TP, list[Record]]]:
     """Messages that stand together and are of one partition; nothing of Python's for each of them."""
     topics: list[Any] = list(map(Message.topic, messages))
     partitions: list[Any] = list(map(Message.partition, messages))
-    headers: list[Any]
-    try:
-        headers = list(map(Message.headers, messages))
-    except UnicodeDecodeError:
-        headers = list(map(kafka.headers_of, messages))
     fields = zip(
         topics,
         partitions,
@@ -226,7 +221,7 @@ def _runs(messages: list[Message]) -> Iterator[tuple[TP, list[Record]]]:
         map(itemgetter(1), map(Message.timestamp, messages)),
         map(Message.key, messages),
         map(Message.value, messages),
-        headers,
+        kafka.headers_of_all(messages),
         strict=True,
     )
     records = map(tuple.__new__, repeat(Record), fields)

@@ -21,7 +21,7 @@ RequestKind = Literal[
 RefusalCode = Literal[
     "bad_request", "bad_command", "bad_ttl", "too_deep", "key_too_long", "twin_not_found",
     "command_not_found", "idempotency_conflict", "illegal_transition", "already_final",
-    "version_mismatch", "document_too_large", "too_many_open_commands",
+    "version_mismatch", "document_too_large", "too_many_open_commands", "too_many_commands",
     "decision_not_found", "not_awaiting_approval", "interlock_refused",
 ]  # fmt: skip
 """Why a twin's owner refuses a request (`Reply.code`). Public: codes are added, never renamed."""
@@ -187,7 +187,9 @@ class Position(TypedDict):
 
 
 class Change(TypedDict):
-    """Topic `changes`: one semantic change of a twin. `id` = vehicle:created_at:revision:n, so repeats show.
+    """Topic `changes`: one semantic change of a twin. `id` = vehicle:created_at:topic/partition/offset:n.
+
+    The position is that of the record in hand, so the same record gives the same ids and no other does.
 
     `kind`: created, deleted, attributes, presence, config, desired, health, alert, command, decision,
     and late_outcome: what a car says of a command that ended without it (expired, cancelled, ..).
