@@ -44,8 +44,9 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _environment(settings: type[IngestSettings]) -> str:
+    width = max(map(len, settings.model_fields))
     rows = [
-        f"  {name.upper():<16} {field.description} [{field.default}]"
+        f"  {name.upper():<{width}} {field.description} [{field.default}]"
         for name, field in settings.model_fields.items()
     ]
     return "\n".join(("environment variables [default]:", *rows))

@@ -9,9 +9,10 @@ from typing import Any, Final, NamedTuple
 
 from ingest import shapes
 from ingest.packets import Publish
+from ingest.rate import BURST_S, RateLimit
 from ingest.rejected import Record, rejection
 from twin.wire import codec, topics
-from twin.wire.errors import Invalid, Reason, TooLarge, UnknownSchema, WireError
+from twin.wire.errors import Invalid, Reason, TooLarge, TooMany, UnknownSchema, WireError
 from twin.wire.rejected import Headers
 from twin.wire.telemetry import Validation
 from twin.wire.topics import Kind
@@ -24,6 +25,7 @@ _TOPICS: Final[dict[Kind, str]] = {
 }
 _AVRO: Final = codec.AVRO_BINARY.encode()
 _JSON: Final = codec.JSON.encode()
+_FIRST: Final[Headers] = []
 # W3C Trace Context: version 00. Another text is no trace and is ignored, as that standard says.
 _TRACEPARENT: Final = re.compile(r"00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 
@@ -41,20 +43,38 @@ class Accepted(NamedTuple):
 
 
 def accept(
-    message: Publish, *, shard: int, ingested_at: int, counter: int, mode: Validation
+    message: Publish,
+    *,
+    shard: int,
+    ingested_at: int,
+    counter: int,
+    mode: Validation,
+    max_bytes: int = codec.MAX_MESSAGE_BYTES,
+    limit: RateLimit | None = None,
+    before: Headers = _FIRST,
 ) -> Accepted:
     """Judge a message that arrived at `ingested_at` (ms) from the broker number `shard`.
 
-    `counter` becomes the sequence of telemetry that has none.
+    `counter` becomes the sequence of telemetry that has none. `max_bytes`: of the payload. `before`: of a
+    message that is driven again, the headers that its rejection would have to keep.
     """
     kind: Kind | None = None
     vehicle_id: str | None = None
     try:
         kind, vehicle_id = topics.read_mqtt_topic(message.topic)
+        if limit is not None and not limit.admit(message.topic, ingested_at):
+            raise TooMany(
+                f"vehicle {vehicle_id!r} sends more than {limit.per_s:g} messages/s on one topic, taken"
+                f" over {BURST_S} s, which is the most that is accepted"
+            )
         if message.cut:
             raise TooLarge(
                 f"packet of {message.cut} bytes, of which the first are kept;"
-                f" messages of at most {codec.MAX_MESSAGE_BYTES} are accepted"
+                f" messages of at most {max_bytes} are accepted"
+            )
+        if len(message.payload) > max_bytes:
+            raise TooLarge(
+                f"message of {len(message.payload)} bytes; at most {max_bytes} is accepted"
             )
         if not message.payload:
             raise Invalid("the message is empty; a JSON object or Avro is accepted", reason="empty")
@@ -90,7 +110,10 @@ def accept(
             at_ms=ingested_at,
             key=None if vehicle_id is None else vehicle_id.encode(),
             value=message.payload,
+            headers=before,
             content_type=message.content_type,
+            shard=shard,
+            whole_bytes=message.cut,
         )
         return Accepted(rejected, kind or "unknown", error.reason)
     return Accepted(

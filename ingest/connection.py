@@ -8,10 +8,11 @@ so TCP holds the broker back; a message of QoS 0 takes a place, too.
 
 import asyncio
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Final, TypeVar
 
-from ingest import packets
+from ingest import access, packets
 from ingest.errors import (
     ConnectionLost,
     ConnectionRefused,
@@ -19,18 +20,20 @@ from ingest.errors import (
     ProtocolError,
     SessionTakenOver,
 )
-from ingest.packets import Connack, Level, Packet, Puback, Publish, Suback
+from ingest.packets import Connack, Level, Packet, Puback, Publish, Suback, Unsuback, User
 from ingest.parser import Parser
 from ingest.window import Entry, Window
 
 ANSWER_S: Final = 10.0
-"""Longest wait for CONNACK and SUBACK."""
+"""Longest wait for CONNACK, SUBACK and UNSUBACK."""
 PUBACK_S: Final = 30.0
+"""Longest wait for a PUBACK; a broker that lives and does not answer is as good as gone."""
 GOODBYE_S: Final = 2.0
 """How long a broker has to close a connection after our goodbye."""
-"""Longest wait for a PUBACK; a broker that lives and does not answer is as good as gone."""
 MAX_IN_FLIGHT: Final = 100
 """Publishes that wait for their PUBACK at the same time."""
+UNSENT_BYTES: Final = 1 << 20
+"""Bytes that the broker has not taken from us, above which QoS 0 is dropped."""
 
 
 T = TypeVar("T")
@@ -51,16 +54,27 @@ class Receipt:
 
 
 OnMessage = Callable[[Publish, Receipt], None]
+OnSide = Callable[[bytes], object]
 
 
 class Connection(asyncio.Protocol):
     """A connection in one protocol level. `closed` ends with the reason once it is over.
 
-    `window`: messages without receipt before reading pauses, and MQTT 5's receive maximum.
+    `window`: messages without receipt before reading pauses, and MQTT 5's receive maximum. `side`:
+    topics whose messages go to callbacks of their own, need no receipt, and at QoS 0 no place.
     """
 
-    def __init__(self, level: Level, window: int, on_message: OnMessage) -> None:
+    def __init__(
+        self,
+        level: Level,
+        window: int,
+        on_message: OnMessage,
+        user: User | None = None,
+        side: Mapping[str, OnSide] = MappingProxyType({}),
+    ) -> None:
         self.level: Level = level
+        self._user = user
+        self._side = side
         self._loop = asyncio.get_running_loop()
         self.closed: asyncio.Future[IngestError] = self._loop.create_future()
         self._fault: IngestError | None = None
@@ -73,7 +87,7 @@ class Connection(asyncio.Protocol):
         self._held = False
         self._ending = False
         self._connack: asyncio.Future[Connack] = self._loop.create_future()
-        self._suback: asyncio.Future[Suback] = self._loop.create_future()
+        self._asked: dict[int, asyncio.Future[Suback | Unsuback]] = {}
         self._pending: dict[int, asyncio.Future[Puback]] = {}
         self._ids = itertools.cycle(range(1, 0x10000))
         self._slots = asyncio.Semaphore(MAX_IN_FLIGHT)
@@ -96,13 +110,26 @@ class Connection(asyncio.Protocol):
                 keep_alive_s=keep_alive_s,
                 session_expiry_s=session_expiry_s,
                 receive_maximum=self._limit,
+                user=self._user,
             )
         )
-        answer = await self._answer(self._connack)
+        try:
+            answer = await self._answer(self._connack)
+        except ConnectionLost as lost:
+            if self.closed.done():
+                raise ConnectionLost(
+                    f"{lost}, before it answered CONNECT; {self._suspicion}"
+                ) from lost
+            raise
         if answer.code != packets.SUCCESS:
+            who = (
+                "; it judges MQTT_USERNAME with MQTT_PASSWORD_FILE, or the certificate in MQTT_CERT_FILE"
+                if answer.code in packets.WRONG_CREDENTIALS
+                else ""
+            )
             raise ConnectionRefused(
                 f"the broker refuses the connection with code 0x{answer.code:02x}"
-                f"{f' ({answer.reason})' if answer.reason else ''}",
+                f"{f' ({answer.reason})' if answer.reason else ''}{who}",
                 answer.code,
             )
         self._slots = asyncio.Semaphore(min(MAX_IN_FLIGHT, answer.receive_maximum))
@@ -112,17 +139,48 @@ class Connection(asyncio.Protocol):
         )
         return answer
 
+    @property
+    def _suspicion(self) -> str:
+        """Why a connection mostly ends so early. TLS 1.3 refuses a certificate by a reset."""
+        if self._transport.get_extra_info("ssl_object") is None:
+            return "it may speak TLS: mqtts:// in MQTT_URLS"
+        return "it may want a certificate of ours, or another than MQTT_CERT_FILE has"
+
     async def probe(self, client_id: str) -> Connack:
         """A bare CONNECT without session; its answer tells whether the broker speaks this level."""
         self._transport.write(
-            packets.encode_connect(self.level, client_id, clean_start=True, keep_alive_s=30)
+            packets.encode_connect(
+                self.level, client_id, clean_start=True, keep_alive_s=30, user=self._user
+            )
         )
         return await self._answer(self._connack)
 
+    async def ask(self, filters: tuple[str, ...], *, qos: int) -> bytes:
+        """SUBSCRIBE, and for each filter the granted QoS or a refusal (from 0x80 on)."""
+        packet_id = self._packet_id()
+        return await self._reply(
+            packet_id, packets.encode_subscribe(self.level, packet_id, filters, qos)
+        )
+
+    async def unsubscribe(self, filters: tuple[str, ...]) -> None:
+        """Leave subscriptions, also those that there are none of.
+
+        Raises `ConnectionRefused` when the broker keeps one, `ConnectionLost`.
+        """
+        packet_id = self._packet_id()
+        codes = await self._reply(
+            packet_id, packets.encode_unsubscribe(self.level, packet_id, filters)
+        )
+        for topic_filter, code in zip(filters, codes, strict=False):
+            if code >= packets.FAILURE:
+                raise ConnectionRefused(
+                    f"the broker does not end the subscription to {topic_filter!r}: 0x{code:02x}",
+                    code,
+                )
+
     async def subscribe(self, filters: tuple[str, ...]) -> None:
         """Subscribe at QoS 1. Raises `ConnectionRefused` when less is granted, `ConnectionLost`."""
-        self._transport.write(packets.encode_subscribe(self.level, next(self._ids), filters, qos=1))
-        granted = (await self._answer(self._suback)).codes
+        granted = await self.ask(filters, qos=1)
         for topic_filter, code in itertools.zip_longest(filters, granted):
             if code != 1:
                 raise ConnectionRefused(
@@ -139,7 +197,7 @@ class Connection(asyncio.Protocol):
         async with self._slots:
             if self._fault is not None:
                 raise ConnectionLost(str(self._fault))
-            message.packet_id = next(i for i in self._ids if i not in self._pending)
+            message.packet_id = self._packet_id()
             packet = packets.encode_publish(self.level, message)
             if len(packet) > self._largest:
                 return packets.PACKET_TOO_LARGE
@@ -153,6 +211,17 @@ class Connection(asyncio.Protocol):
                 self.close(ConnectionLost(f"no PUBACK after {PUBACK_S:.0f} s"))
                 raise ConnectionLost(f"no PUBACK after {PUBACK_S:.0f} s") from None
 
+    def publish_once(self, message: Publish) -> bool:
+        """Publish at QoS 0; False when it is dropped, since the broker takes too slowly."""
+        if (
+            self._transport.is_closing()
+            or self._transport.get_write_buffer_size() > UNSENT_BYTES
+            or len(packet := packets.encode_publish(self.level, message)) > self._largest
+        ):
+            return False
+        self._transport.write(packet)
+        return True
+
     def acknowledge(self, entry: Entry[int]) -> None:
         """Mark a message as safe; what may go out goes out with this round of the loop."""
         entry.done = True
@@ -165,8 +234,10 @@ class Connection(asyncio.Protocol):
         self._held = True
         self._transport.pause_reading()
 
-    def disconnect(self) -> None:
+    def disconnect(self, *, end_session: bool = False) -> None:
         """Send what is safe and a goodbye; the broker closes, and keeps the session.
+
+        `end_session`: an MQTT 5 broker is told to forget it.
 
         A socket that is closed over unread bytes is reset, and the broker then forgets receipts that it
         has not read yet: so what it still sends is read, and dropped, until it closes.
@@ -177,7 +248,9 @@ class Connection(asyncio.Protocol):
         self._ending = True
         if self._ping is not None:
             self._ping.cancel()
-        self._transport.write(packets.encode_disconnect())
+        self._transport.write(
+            packets.encode_disconnect(end_session=end_session and self.level == 5)
+        )
         if self._transport.can_write_eof():
             self._transport.write_eof()
         self._transport.resume_reading()
@@ -202,7 +275,7 @@ class Connection(asyncio.Protocol):
             self._ping.cancel()
         if self._fault is None:
             self._fault = ConnectionLost(
-                f"the connection broke: {exc}" if exc else "the broker closed the connection"
+                access.why_lost(exc) if exc else "the broker closed the connection"
             )
         for pending in self._pending.values():
             if not pending.done():
@@ -232,16 +305,15 @@ class Connection(asyncio.Protocol):
         match packet:
             case Publish():
                 if not self._transport.is_closing():
-                    entry = self._window.take(packet.packet_id)
-                    self._on_message(packet, Receipt(self, entry))
+                    self._give(packet)
             case Puback():
                 answer = self._pending.pop(packet.packet_id, None)
                 if answer is not None and not answer.done():
                     answer.set_result(packet)
             case Connack() if not self._connack.done():
                 self._connack.set_result(packet)
-            case Suback() if not self._suback.done():
-                self._suback.set_result(packet)
+            case Suback() | Unsuback() if packet.packet_id in self._asked:
+                self._asked.pop(packet.packet_id).set_result(packet)
             case packets.Disconnect(code=packets.SESSION_TAKEN_OVER):
                 self.close(SessionTakenOver("another client connected under the same client id"))
             case packets.Disconnect():
@@ -256,6 +328,16 @@ class Connection(asyncio.Protocol):
             case _:
                 raise ProtocolError(f"{type(packet).__name__} was not asked for")
 
+    def _give(self, message: Publish) -> None:
+        heard = self._side.get(message.topic)
+        if heard is None:
+            entry = self._window.take(message.packet_id)
+            self._on_message(message, Receipt(self, entry))
+            return
+        if message.packet_id:
+            self.acknowledge(self._window.take(message.packet_id))
+        heard(message.payload)
+
     # --- Inside -----------------------------------------------------------------------------------
 
     def _flush(self) -> None:
@@ -269,6 +351,15 @@ class Connection(asyncio.Protocol):
         if self._paused and not self._held and len(self._window) <= self._limit // 2:
             self._paused = False
             self._transport.resume_reading()
+
+    def _packet_id(self) -> int:
+        return next(i for i in self._ids if i not in self._pending and i not in self._asked)
+
+    async def _reply(self, packet_id: int, packet: bytes) -> bytes:
+        """Send, and give the codes of the answer."""
+        self._asked[packet_id] = self._loop.create_future()
+        self._transport.write(packet)
+        return (await self._answer(self._asked[packet_id])).codes
 
     async def _answer(self, future: asyncio.Future[T]) -> T:
         try:

@@ -161,10 +161,10 @@ async def serve(
     # Nothing is kept in the broker's session, so replicas only need ids that differ.
     name = secrets.token_hex(4)
     clients = tuple(
-        Client(broker, f"cartwin-downlink-{shard}-{name}")
+        Client(broker, f"cartwin-downlink-{shard}-{name}", access=settings.access)
         for shard, broker in enumerate(settings.brokers)
     )
-    readiness.clients, readiness.outbox = clients, outbox
+    readiness.brokers, readiness.outbox = clients, outbox
     dispatcher = Dispatcher(outbox, clients, SystemClock())
     feed = Feed(consumer, topics.DOWNLINK, WAITING)
 

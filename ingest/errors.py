@@ -4,6 +4,7 @@
   + IngestError                   anything the bridge raises on purpose
     - ProtocolError               the broker's bytes are no MQTT, or not what MQTT allows here
     - ConnectionRefused           the broker answered the handshake with a refusal; carries `code`
+    - AccessUnusable              a file that a connection needs cannot be used; names setting and file
     - ConnectionLost              the connection ended; send again what has no PUBACK
     - SessionTakenOver            another client uses our client id; going on would make both flap
     - KafkaRefused                Kafka will never take a record; the process ends, no PUBACK
@@ -26,6 +27,15 @@ class ConnectionRefused(IngestError):
     def __init__(self, detail: str, code: int) -> None:
         super().__init__(detail)
         self.code = code
+
+
+class AccessUnusable(IngestError):
+    """A certificate, key or password cannot be used; `why` is the sentence without the setting."""
+
+    def __init__(self, setting: str, path: str, why: str) -> None:
+        super().__init__(f"{setting} {path!r}: {why}")
+        self.setting = setting
+        self.why = why
 
 
 class ConnectionLost(IngestError):

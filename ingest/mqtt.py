@@ -1,25 +1,32 @@
 """An MQTT client that keeps one session at one broker alive: connect, subscribe, connect again.
 
-An async context manager; a background task owns the connection. Each connect asks for MQTT 5 and
-falls back to 3.1.1: a bare CONNECT under another client id finds out which, because 3.1.1 brokers
-misread MQTT 5 properties (amqtt waits for bytes that never come instead of refusing). The answer is
-kept until a handshake fails.
+An async context manager; a background task owns the connection. What level the broker speaks and
+whether it has shared subscriptions is found out once and kept until a handshake fails.
 
-With filters the session is persistent (stable client id, no clean start, an hour and more), so the
-broker keeps what arrives while we are away. Without filters there is nothing to keep.
+With a topology the session is persistent (stable client id, no clean start, an hour and more), so
+the broker keeps what arrives while we are away. Without one there is nothing to keep.
 """
 
 import asyncio
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Final, Self
 
-from ingest import packets
-from ingest.connection import GOODBYE_S, Connection, OnMessage, Receipt
-from ingest.errors import ConnectionLost, ConnectionRefused, ProtocolError, SessionTakenOver
-from ingest.packets import Level, Publish
+from ingest import probe, terms
+from ingest.access import Access
+from ingest.connection import GOODBYE_S, Connection, OnMessage, OnSide
+from ingest.connector import Connector, unexpected
+from ingest.errors import (
+    AccessUnusable,
+    ConnectionLost,
+    ConnectionRefused,
+    ProtocolError,
+    SessionTakenOver,
+)
+from ingest.packets import FAILURE, Connack, Level, Publish
 from ingest.settings import Broker
+from ingest.topology import Subscriptions, Topology
 from twin.kit import logs
 from twin.wire.errors import CartwinError
 
@@ -27,7 +34,6 @@ log = logs.get(__name__)
 
 SESSION_EXPIRY_S: Final = 86_400
 KEEP_ALIVE_S: Final = 30
-CONNECT_S: Final = 10.0
 BACKOFF_FIRST_S: Final = 0.2
 BACKOFF_LAST_S: Final = 10.0
 STEADY_S: Final = 10.0
@@ -44,28 +50,43 @@ def backoff_s(attempt: int, chance: float) -> float:
 
 
 class Client:
-    """A client of one broker. `window`: unacknowledged messages before reading pauses."""
+    """A client of one broker. `window`: unacknowledged messages before reading pauses.
+
+    `side`: what the broker says of itself, by topic; it goes to its own callbacks, is no message of a
+    car, and a broker that does not grant it is none the worse.
+    """
 
     def __init__(
         self,
         broker: Broker,
         client_id: str,
         *,
-        filters: tuple[str, ...] = (),
+        access: Access = Access(),  # noqa: B008 (a tuple)
+        topology: Topology | None = None,
         on_message: OnMessage | None = None,
         on_reconnect: Callable[[], object] | None = None,
+        side: Mapping[str, OnSide] | None = None,
         window: int = 1000,
     ) -> None:
         self.broker = broker
+        self.client_id = client_id
+        self.connector = Connector(broker, access)
         self.fault = "not connected yet"
         """Why it is not connected; empty while it is."""
-        self._client_id = client_id
-        self._filters = filters
-        self._on_message = on_message or _unexpected
+        self.shortfalls: tuple[str, ...] = ()
+        """What the broker that it is connected to does not grant, a sentence each."""
+        self.level: Level | None = None
+        self.fresh = asyncio.Event()
+        """Set when the broker had no session for us: it is new, or has forgotten. Clear it yourself."""
+        self._topology = topology
+        self._on_message = on_message or unexpected
         self._on_reconnect = on_reconnect
+        self._news = tuple(side or ())
+        # What a probe that was killed left in the session is nobody's message.
+        self._side = {probe.topic(client_id): _nothing, **(side or {})}
         self._window = window
-        self._level: Level | None = None
-        self._subscribed = False
+        self._can_share: bool | None = None
+        self._subscribed: Subscriptions | None = None
         self._connection: Connection | None = None
         self._up = asyncio.Event()
         self._held = False
@@ -81,10 +102,7 @@ class Client:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        connection = self._connection
-        if connection is not None:
-            connection.disconnect()
-            await asyncio.wait((connection.closed,), timeout=GOODBYE_S + 1)
+        await self._close(self._connection)
         self._task.cancel()
         await asyncio.wait((self._task,))
 
@@ -92,6 +110,11 @@ class Client:
     def ended(self) -> asyncio.Task[None]:
         """Done only when the client gave up: `SessionTakenOver`, or what a callback raised."""
         return self._task
+
+    def faults(self) -> dict[str, str]:
+        """Why it is not connected, or what the broker does not grant; empty while all is well."""
+        why = self.fault or "; ".join(self.shortfalls)
+        return {str(self.broker): why} if why else {}
 
     async def connected(self) -> None:
         """Return when connected and subscribed."""
@@ -114,11 +137,46 @@ class Client:
                 self._up.clear()
             raise
 
+    def publish_once(self, topic: str, payload: bytes) -> bool:
+        """Publish at QoS 0; False when it is dropped: not connected, or the broker is too slow."""
+        connection = self._connection
+        return connection is not None and connection.publish_once(Publish(topic, payload))
+
     def hold(self) -> None:
         """Take no more messages, now and after a reconnect; receipts still go out."""
         self._held = True
         if self._connection is not None:
             self._connection.hold()
+
+    async def leave(self) -> None:
+        """Subscribe to nothing any more, and take what the session still holds.
+
+        Afterwards all messages of the session have been given to the callback. Raises
+        `ConnectionLost`, `ConnectionRefused`; the session then stays as it is.
+        """
+        connection, subscribed = self._connection, self._subscribed
+        if connection is None or subscribed is None:
+            raise ConnectionLost(self.fault or "not subscribed yet")
+        if subscribed.wanted:
+            await connection.unsubscribe(subscribed.wanted)
+        echo = probe.Echo(connection, probe.topic(self.client_id))
+        self._side[echo.topic] = echo.heard
+        await echo.returned()
+
+    async def end_session(self) -> None:
+        """Disconnect and let the broker forget the session; the client is of no use any more.
+
+        Raises `ConnectionLost`, `ConnectionRefused`, when the broker may not have understood.
+        """
+        connection, level = self._connection, self.level
+        self._task.cancel()
+        await asyncio.wait((self._task,))
+        if connection is None or level is None:
+            raise ConnectionLost(self.fault)
+        await self._close(connection, end_session=True)
+        if level == 4:
+            # 3.1.1 has no other word for it than a clean start.
+            await self._close(await self._clean_start())
 
     # --- The task ---------------------------------------------------------------------------------
 
@@ -139,15 +197,14 @@ class Client:
         """Connect, serve until the connection ends, and say why it ended."""
         try:
             self._connection = await self._open()
-        except (ConnectionLost, ConnectionRefused, ProtocolError) as fault:
-            self._level = None
+        except (ConnectionLost, ConnectionRefused, ProtocolError, AccessUnusable) as fault:
+            self.level, self._can_share = None, None
             return fault
         try:
             if self._held:
                 self._connection.hold()
             self.fault = ""
             self._up.set()
-            log.info("mqtt connected", broker=str(self.broker), level=self._connection.level)
             await asyncio.wait((self._connection.closed,))
             ended = self._connection.closed.result()
             if isinstance(ended, SessionTakenOver):
@@ -159,54 +216,82 @@ class Client:
 
     async def _open(self) -> Connection:
         """A connection that is ready for use."""
-        if self._level is None:
-            self._level = await self._probe()
-        connection = await self._transport(self._level)
+        if self.level is None:
+            self.level = await self.connector.level(self.client_id)
+        if self.level == 4 and self._asks_to_share and self._can_share is None:
+            self._can_share = await probe.shares(self.connector, self.client_id)
+        connection = await self.connector.open(
+            self.level, self._window, self._on_message, self._side
+        )
         try:
             answer = await connection.connect(
-                self._client_id,
-                clean_start=not self._filters,
-                session_expiry_s=SESSION_EXPIRY_S if self._filters else 0,
+                self.client_id,
+                clean_start=self._topology is None,
+                session_expiry_s=SESSION_EXPIRY_S if self._topology else 0,
                 keep_alive_s=KEEP_ALIVE_S,
             )
-            # A new process always subscribes: the filters may have changed since the last one.
-            if self._filters and not (answer.session_present and self._subscribed):
-                await connection.subscribe(self._filters)
-                self._subscribed = True
+            self._judge(answer)
+            log.info("mqtt connected", broker=str(self.broker), level=connection.level)
+            if self._topology is not None:
+                await self._subscribe(connection, answer, self._topology)
+            for topic in self._news:
+                (code,) = await connection.ask((topic,), qos=0)
+                if code >= FAILURE:
+                    log.info("the broker does not say", topic=topic, broker=str(self.broker))
         except BaseException:
             connection.close(ConnectionLost("the handshake failed"))
             raise
         return connection
 
-    async def _probe(self) -> Level:
-        """The highest protocol level that the broker speaks."""
-        connection = await self._transport(5)
-        try:
-            answer = await connection.probe(f"{self._client_id}-probe")
-        except (ConnectionLost, ProtocolError):
-            return 4
-        finally:
-            connection.disconnect()
-        if answer.code == packets.SUCCESS:
-            return 5
-        # Below 0x80 are the refusals of MQTT 3.1.1.
-        return (
-            4 if answer.code < packets.FAILURE or answer.code == packets.UNSUPPORTED_VERSION else 5
-        )
+    @property
+    def _asks_to_share(self) -> bool:
+        return self._topology is not None and self._topology.workers > 1
 
-    async def _transport(self, level: Level) -> Connection:
-        loop = asyncio.get_running_loop()
-        try:
-            async with asyncio.timeout(CONNECT_S):
-                _, connection = await loop.create_connection(
-                    lambda: Connection(level, self._window, self._on_message), *self.broker
-                )
-        except TimeoutError:
-            raise ConnectionLost(f"no TCP connection after {CONNECT_S:.0f} s") from None
-        except OSError as error:
-            raise ConnectionLost(f"no TCP connection: {error}") from error
+    def _judge(self, answer: Connack) -> None:
+        self.shortfalls = terms.shortfalls(answer, subscribes=self._topology is not None)
+        for each in self.shortfalls:
+            log.warning(
+                "the broker does not grant what we promise", broker=str(self.broker), why=each
+            )
+        if not answer.session_present:
+            self.fresh.set()
+
+    async def _subscribe(self, connection: Connection, answer: Connack, topology: Topology) -> None:
+        can_share = answer.shares if connection.level == 5 else bool(self._can_share)
+        subscriptions = topology.subscriptions(can_share=can_share)
+        # A new process always subscribes: the arrangement may have changed since the last one.
+        if answer.session_present and self._subscribed == subscriptions:
+            return
+        if subscriptions.wanted:
+            await connection.subscribe(subscriptions.wanted)
+        if answer.session_present:
+            await connection.unsubscribe((*subscriptions.unwanted, probe.topic(self.client_id)))
+        self._subscribed = subscriptions
+        log.info(
+            "mqtt subscribed",
+            broker=str(self.broker),
+            role=subscriptions.role,
+            worker=topology.worker,
+            workers=topology.workers,
+        )
+        if topology.workers > 1 and not can_share:
+            log.warning(
+                "the broker has no shared subscriptions: worker 0 reads everything, others stand by",
+                broker=str(self.broker),
+            )
+
+    async def _clean_start(self) -> Connection:
+        connection = await self.connector.open(4, 1, unexpected)
+        await connection.connect(
+            self.client_id, clean_start=True, session_expiry_s=0, keep_alive_s=KEEP_ALIVE_S
+        )
         return connection
 
+    async def _close(self, connection: Connection | None, *, end_session: bool = False) -> None:
+        if connection is not None:
+            connection.disconnect(end_session=end_session)
+            await asyncio.wait((connection.closed,), timeout=GOODBYE_S + 1)
 
-def _unexpected(message: Publish, _receipt: Receipt) -> None:
-    raise ProtocolError(f"a message on {message.topic!r} came without a subscription")
+
+def _nothing(_payload: bytes) -> None:
+    """Heard and forgotten."""

@@ -8,7 +8,7 @@ Sources: OASIS MQTT 3.1.1 and 5.0, section 3 of each.
 """
 
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final, Literal, NamedTuple
 
 from ingest import properties
 from ingest.errors import ProtocolError
@@ -20,6 +20,7 @@ CONNACK: Final = 2
 PUBLISH: Final = 3
 PUBACK: Final = 4
 SUBACK: Final = 9
+UNSUBACK: Final = 11
 PINGRESP: Final = 13
 DISCONNECT: Final = 14
 
@@ -30,14 +31,28 @@ SUCCESS: Final = 0x00
 NO_MATCHING_SUBSCRIBERS: Final = 0x10
 FAILURE: Final = 0x80
 """Reason codes from here on are refusals."""
+NOT_AUTHORIZED: Final = 0x87
 SESSION_TAKEN_OVER: Final = 0x8E
 PACKET_TOO_LARGE: Final = 0x95
+QUOTA_EXCEEDED: Final = 0x97
 UNSUPPORTED_VERSION: Final = 0x84
+WRONG_CREDENTIALS: Final = (0x86, NOT_AUTHORIZED, 0x04, 0x05)
+"""CONNACK: who we say we are is not accepted; below 0x80 as MQTT 3.1.1 says it."""
+
+
+class User(NamedTuple):
+    """Who we say we are in CONNECT."""
+
+    name: str
+    password: bytes | None = None
 
 
 @dataclass(slots=True)
 class Connack:
-    """The broker's answer to CONNECT. `code` 0 = accepted; sizes in bytes, times in seconds."""
+    """The broker's answer to CONNECT. `code` 0 = accepted; sizes in bytes, times in seconds.
+
+    What MQTT 3.1.1 cannot say has the value that MQTT 5 gives to what is not said.
+    """
 
     session_present: bool
     code: int
@@ -45,6 +60,12 @@ class Connack:
     maximum_packet_size: int = MAX_PACKET_BYTES
     server_keep_alive_s: int | None = None
     reason: str | None = None
+    session_expiry_s: int | None = None
+    """What the broker grants instead of what was asked for."""
+    maximum_qos: int = 2
+    retains: bool = True
+    wildcards: bool = True
+    shares: bool = True
 
 
 @dataclass(slots=True)
@@ -84,6 +105,14 @@ class Suback:
 
 
 @dataclass(slots=True)
+class Unsuback:
+    """The broker's answer to UNSUBSCRIBE; without codes in MQTT 3.1.1."""
+
+    packet_id: int
+    codes: bytes = b""
+
+
+@dataclass(slots=True)
 class Pingresp:
     """The broker is alive."""
 
@@ -96,7 +125,7 @@ class Disconnect:
     reason: str | None = None
 
 
-Packet = Connack | Publish | Puback | Suback | Pingresp | Disconnect
+Packet = Connack | Publish | Puback | Suback | Unsuback | Pingresp | Disconnect
 """What a broker sends to a client that publishes and subscribes at QoS 0 and 1."""
 
 PINGREQ: Final = b"\xc0\x00"
@@ -113,13 +142,22 @@ def encode_connect(
     keep_alive_s: int,
     session_expiry_s: int = 0,
     receive_maximum: int = 65_535,
+    user: User | None = None,
 ) -> bytes:
-    """CONNECT without will and credentials; properties that have MQTT's default are not written.
+    """CONNECT without will; properties that have MQTT's default are not written.
 
     No maximum packet size is announced on purpose: a broker drops what is larger without a word, we
     want to see it and reject it with a reason.
     """
-    body = b"\x00\x04MQTT" + bytes((level, 0x02 if clean_start else 0x00))
+    flags = 0x02 if clean_start else 0x00
+    who = b""
+    if user is not None:
+        flags |= 0x80
+        who = write_string(user.name.encode())
+        if user.password is not None:
+            flags |= 0x40
+            who += write_string(user.password)
+    body = b"\x00\x04MQTT" + bytes((level, flags))
     body += keep_alive_s.to_bytes(2, "big")
     if level == 5:
         said = b""
@@ -128,7 +166,7 @@ def encode_connect(
         if receive_maximum != 65_535:
             said += bytes((properties.RECEIVE_MAXIMUM,)) + receive_maximum.to_bytes(2, "big")
         body += _with_length(said)
-    return _packet(0x10, body + write_string(client_id.encode()))
+    return _packet(0x10, body + write_string(client_id.encode()) + who)
 
 
 def encode_subscribe(level: Level, packet_id: int, filters: tuple[str, ...], qos: int) -> bytes:
@@ -137,6 +175,12 @@ def encode_subscribe(level: Level, packet_id: int, filters: tuple[str, ...], qos
     for topic_filter in filters:
         body += write_string(topic_filter.encode()) + bytes((qos,))
     return _packet(0x82, body)
+
+
+def encode_unsubscribe(level: Level, packet_id: int, filters: tuple[str, ...]) -> bytes:
+    """UNSUBSCRIBE from all filters."""
+    body = packet_id.to_bytes(2, "big") + (b"\x00" if level == 5 else b"")
+    return _packet(0xA2, body + b"".join(write_string(each.encode()) for each in filters))
 
 
 def encode_publish(level: Level, message: Publish) -> bytes:
@@ -160,8 +204,13 @@ def encode_puback(packet_id: int) -> bytes:
     return b"\x40\x02" + packet_id.to_bytes(2, "big")
 
 
-def encode_disconnect() -> bytes:
-    """DISCONNECT, normal: the broker keeps the session and sends no will. Same in both levels."""
+def encode_disconnect(*, end_session: bool = False) -> bytes:
+    """DISCONNECT, normal: the broker keeps the session and sends no will. Same in both levels.
+
+    `end_session` tells an MQTT 5 broker to forget it; 3.1.1 has no word for that.
+    """
+    if end_session:
+        return b"\xe0\x07\x00" + _with_length(bytes((properties.SESSION_EXPIRY, 0, 0, 0, 0)))
     return b"\xe0\x00"
 
 
@@ -194,6 +243,8 @@ def decode(level: Level, first: int, body: bytes, cut: int = 0) -> Packet:
         return Puback(packet_id, code, properties.text(found, properties.REASON_STRING))
     if kind == SUBACK:
         return _suback(level, body)
+    if kind == UNSUBACK:
+        return _unsuback(level, body)
     if kind == CONNACK:
         return _connack(level, body)
     if kind == DISCONNECT:
@@ -262,6 +313,12 @@ def _connack(level: Level, body: bytes) -> Connack:
     if properties.SERVER_KEEP_ALIVE in found:
         answer.server_keep_alive_s = properties.number(found, properties.SERVER_KEEP_ALIVE, 0)
     answer.reason = properties.text(found, properties.REASON_STRING)
+    if properties.SESSION_EXPIRY in found:
+        answer.session_expiry_s = properties.number(found, properties.SESSION_EXPIRY, 0)
+    answer.maximum_qos = properties.number(found, properties.MAXIMUM_QOS, 2)
+    answer.retains = properties.number(found, properties.RETAIN_AVAILABLE, 1) != 0
+    answer.wildcards = properties.number(found, properties.WILDCARDS_AVAILABLE, 1) != 0
+    answer.shares = properties.number(found, properties.SHARED_AVAILABLE, 1) != 0
     return answer
 
 
@@ -274,6 +331,15 @@ def _suback(level: Level, body: bytes) -> Suback:
     if not codes:
         raise ProtocolError("SUBACK answers no filter")
     return Suback(packet_id, codes)
+
+
+def _unsuback(level: Level, body: bytes) -> Unsuback:
+    packet_id = _packet_id(body, 0)
+    if level == 4:
+        _nothing_behind(body, 2)
+        return Unsuback(packet_id)
+    _, position = properties.read(body, 2, len(body))
+    return Unsuback(packet_id, body[position:])
 
 
 def _reason(level: Level, body: bytes, position: int) -> tuple[int, properties.Properties]:

@@ -4,11 +4,11 @@ import asyncio
 import signal
 from collections.abc import Awaitable, Callable
 from time import monotonic
-from typing import Any
+from typing import Any, Protocol
 
 from confluent_kafka import Consumer, Producer
 
-from ingest.mqtt import Client
+from ingest.door import Door
 from ingest.outbox import Outbox
 from ingest.settings import IngestSettings
 from twin.kit import kafka, logs
@@ -24,21 +24,31 @@ KAFKA_SILENT_S = 10.0
 """Records under way that Kafka acknowledges nothing of for so long: it is away, or as good as."""
 
 
+class Faulty(Protocol):
+    """Something that knows why it is not ready."""
+
+    def faults(self) -> dict[str, str]:
+        """What is not ready and why."""
+
+
 class Readiness:
     """What is not ready and why; read by the health server's thread."""
 
     def __init__(self, clock: Callable[[], float] = monotonic) -> None:
         self._clock = clock
         self.kafka = "not reached yet"
-        self.clients: tuple[Client, ...] = ()
+        self.brokers: tuple[Faulty, ...] = ()
         self.outbox: Outbox | None = None
+        self.door: Door | None = None
 
     def faults(self) -> dict[str, str]:
-        """Empty when Kafka knows our topics and takes what we send, and every broker is connected
-        and subscribed."""
-        faults = {str(client.broker): client.fault for client in self.clients if client.fault}
+        """Empty when Kafka knows our topics and takes what we send, every broker is connected and
+        subscribed, and not everything is rejected."""
+        faults = {name: why for broker in self.brokers for name, why in broker.faults().items()}
         if why := self.kafka or self._silence():
             faults["kafka"] = why
+        if self.door is not None and self.door.fault:
+            faults["messages"] = self.door.fault
         return faults
 
     def _silence(self) -> str:

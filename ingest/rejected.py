@@ -29,6 +29,8 @@ def rejection(
     value: bytes | None,
     headers: Iterable[tuple[str, str | bytes | None]] = (),
     content_type: str | None = None,
+    shard: int | None = None,
+    whole_bytes: int = 0,
 ) -> Record:
     """The record for a message that raised `error`; arguments as for `twin.wire.rejected.record`."""
     vehicle_id, kept, made = rejected.record(
@@ -39,5 +41,7 @@ def rejection(
         value=value,
         headers=headers,
         content_type=content_type,
+        shard=shard,
+        whole_bytes=whole_bytes,
     )
     return Record(topics.REJECTED, None if vehicle_id is None else vehicle_id.encode(), kept, made)

@@ -6,46 +6,77 @@
 Account, always: received = produced + rejected + in flight. Killing this process or Kafka loses
 nothing that a broker keeps: without PUBACK it delivers again (so Kafka may have a message twice; the
 twin applies it once). While Kafka is away the window fills, reading pauses, the broker queues.
+Cars that ask for it are told what Kafka has of them (`ingest.acks`). Beside it all, what was rejected
+and is driven again is judged once more (`ingest.redrive`).
 """
 
 import asyncio
 import time
+from collections import Counter
+from collections.abc import Mapping
 from contextlib import AsyncExitStack
-from functools import cache, partial
+from functools import partial
 
 from confluent_kafka import Producer
 
 from ingest import outbox as kafka_outbox
+from ingest import redrive
 from ingest.accept import Accepted, accept
+from ingest.acks import Acks, Asked, asked
 from ingest.connection import Receipt
+from ingest.door import EVERY_S, Door
 from ingest.mqtt import Client
 from ingest.outbox import Outbox
 from ingest.packets import Publish
 from ingest.process import DRAIN_S, Readiness, await_topics, first, run
+from ingest.rate import RateLimit
 from ingest.settings import UplinkSettings
+from ingest.shard import Shard
 from twin.kit import logs, metrics
 from twin.kit.clock import Clock, SystemClock
-from twin.wire import topics
+from twin.wire import codec, topics
+from twin.wire.errors import Reason
 from twin.wire.telemetry import Validation
 
 log = logs.get(__name__)
 
-_TOPICS = [topics.TELEMETRY, topics.PRESENCE, topics.REPORTED, topics.OUTCOMES, topics.REJECTED]
+_TOPICS = [
+    topics.TELEMETRY,
+    topics.PRESENCE,
+    topics.REPORTED,
+    topics.OUTCOMES,
+    topics.REJECTED,
+    topics.REDRIVE,
+]
 
 
-# Looking a label up costs more than counting; kinds and reasons are few.
-_received = cache(metrics.UPLINK_RECEIVED.labels)
-_produced = cache(metrics.UPLINK_PRODUCED.labels)
-_rejected = cache(metrics.UPLINK_REJECTED.labels)
+_ACKS_AT_ONCE = 500
+"""Acks that are sent before messages get their turn."""
 
 
 class Uplink:
     """Takes messages, sends records, gives receipts back."""
 
-    def __init__(self, outbox: Outbox, mode: Validation, clock: Clock) -> None:
+    def __init__(
+        self,
+        outbox: Outbox,
+        mode: Validation,
+        clock: Clock,
+        max_bytes: int = codec.MAX_MESSAGE_BYTES,
+        acks: Acks | None = None,
+        rate: int = 0,
+    ) -> None:
+        """`rate`: most messages/s of a car on one topic; 0 = no limit."""
         self._outbox = outbox
+        self._acks = acks
         self._mode: Validation = mode
         self._clock = clock
+        self._max_bytes = max_bytes
+        self._rate = rate
+        self._limits: dict[int, RateLimit] = {}
+        self.received = 0
+        self.rejected: Counter[Reason] = Counter()
+        """By reason, whether Kafka has them yet or not."""
         # For cars that send no sequence. Grows over restarts, too: nobody sends 1,000 a ms.
         self._counter = clock.now_ms() * 1000
 
@@ -53,25 +84,54 @@ class Uplink:
         """Callback of a client, in order of receipt."""
         arrived = time.monotonic()
         self._counter += 1
+        self.received += 1
+        limit = self._limits.get(shard)
+        if limit is None and self._rate:
+            limit = self._limits[shard] = RateLimit(self._rate)
         accepted = accept(
             message,
             shard=shard,
             ingested_at=self._clock.now_ms(),
             counter=self._counter,
             mode=self._mode,
+            max_bytes=self._max_bytes,
+            limit=limit,
         )
-        _received(accepted.kind).inc()
-        self._outbox.send(accepted.record, partial(self._safe, accepted, receipt, arrived))
+        metrics.UPLINK_ACCOUNT.received(accepted.kind)
+        if accepted.reason is not None:
+            self.rejected[accepted.reason] += 1
+        wants_ack = self._acks is not None and accepted.kind == "telemetry"
+        question = asked(message.payload) if wants_ack else None
+        self._outbox.send(
+            accepted.record, partial(self._safe, accepted, receipt, arrived, question, shard)
+        )
 
-    def _safe(self, accepted: Accepted, receipt: Receipt, arrived: float) -> None:
+    def _safe(
+        self,
+        accepted: Accepted,
+        receipt: Receipt,
+        arrived: float,
+        question: Asked | None,
+        shard: int,
+    ) -> None:
         receipt.ack()
+        vehicle_id = accepted.record.key
+        if self._acks is not None and question is not None and vehicle_id is not None:
+            self._acks.safe(vehicle_id, question, shard)
         if accepted.reason is None:
-            _produced(accepted.kind).inc()
+            metrics.UPLINK_ACCOUNT.produced(accepted.kind)
             if accepted.suspect:
                 metrics.UPLINK_SUSPECT.inc()
         else:
-            _rejected(accepted.reason).inc()
+            metrics.UPLINK_ACCOUNT.rejected(accepted.reason)
         metrics.UPLINK_SECONDS.observe(time.monotonic() - arrived)
+
+
+async def _watch(uplink: Uplink, door: Door) -> None:
+    """Look at the door for ever."""
+    while True:
+        door.look(time.monotonic(), uplink.received, uplink.rejected)
+        await asyncio.sleep(EVERY_S)
 
 
 async def serve(
@@ -81,38 +141,62 @@ async def serve(
     if not await await_topics(producer, _TOPICS, readiness, stop):
         return
     outbox = Outbox(producer)
-    metrics.UPLINK_IN_FLIGHT.set_function(lambda: len(outbox))
-    uplink = Uplink(outbox, settings.validation, SystemClock())
-    clients = tuple(
-        Client(
-            broker,
-            f"cartwin-uplink-{shard}",
-            filters=topics.UP_FILTERS,
-            on_message=partial(uplink.receive, shard),
-            on_reconnect=metrics.UPLINK_RECONNECTS.labels(str(shard)).inc,
-            window=settings.uplink_window,
-        )
-        for shard, broker in enumerate(settings.brokers)
+    clock, door = SystemClock(), Door()
+    acks = Acks() if settings.uplink_workers == 1 else None
+    if acks is None:
+        log.info("no acks to cars: no worker sees all that a car sends")
+    else:
+        metrics.UPLINK_ACK_SESSIONS.set_function(partial(len, acks))
+    uplink = Uplink(
+        outbox,
+        settings.validation,
+        clock,
+        settings.message_max_bytes,
+        acks,
+        rate=settings.uplink_vehicle_rate,
     )
-    readiness.clients, readiness.outbox = clients, outbox
+    shards = tuple(
+        Shard(settings, number, broker, partial(uplink.receive, number))
+        for number, broker in settings.shards.items()
+    )
+    clients = {number: shard.client for number, shard in zip(settings.shards, shards, strict=True)}
+    readiness.brokers, readiness.outbox, readiness.door = shards, outbox, door
     async with AsyncExitStack() as stack:
         stack.callback(outbox.close)
-        for client in clients:
-            await stack.enter_async_context(client)
+        for shard in shards:
+            await stack.enter_async_context(shard)
         await first(
             asyncio.ensure_future(stop.wait()),
             asyncio.shield(outbox.failed),
-            *(asyncio.shield(client.ended) for client in clients),
+            asyncio.ensure_future(_watch(uplink, door)),
+            asyncio.ensure_future(redrive.serve(settings, producer, clock)),
+            asyncio.ensure_future(_tell(acks, clients, settings.uplink_ack_s)),
+            *(asyncio.shield(shard.client.ended) for shard in shards),
         )
-        for client in clients:
-            client.hold()
         try:
             async with asyncio.timeout(DRAIN_S):
-                await outbox.drained()
+                await asyncio.gather(*(shard.stop(outbox) for shard in shards))
         except TimeoutError:
             log.warning(
                 "stopped with messages under way; brokers send them again", count=len(outbox)
             )
+        await _tell_once(acks, clients)
+
+
+async def _tell(acks: Acks | None, clients: Mapping[int, Client], every_s: float) -> None:
+    """Tell cars what Kafka has of them, again and again."""
+    while True:
+        await asyncio.sleep(every_s)
+        await _tell_once(acks, clients)
+
+
+async def _tell_once(acks: Acks | None, clients: Mapping[int, Client]) -> None:
+    for number, ack in enumerate(acks.due() if acks is not None else (), 1):
+        # One that is not taken is told again when the car shows that it does not know.
+        if clients[ack.shard].publish_once(ack.topic, ack.payload):
+            metrics.UPLINK_ACKS.inc()
+        if number % _ACKS_AT_ONCE == 0:
+            await asyncio.sleep(0)
 
 
 def main() -> int:

@@ -15,6 +15,7 @@ import subprocess
 import time
 import urllib.request
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from statistics import median
 from typing import Any, Final
@@ -28,11 +29,13 @@ from bench_peers import ROOT, Skipped
 from bench_process import cpu_s, resident_bytes
 from bench_run import settings_of
 from bench_stack import at_least, common_options, on_stack
+from bench_storm import LEAST_PER_S, StormFailed, storm
 from twin.local import Endpoints, LocalError, Stack
 from twin.local.options import BENCHMARK_JVM
 from twin.local.ports import PortPicker
 from twin.local.process import Child, spawn, stop_all
 
+REJECTED: Final = "rejected"
 PARTITIONS: Final = 12
 MOST_CPU_US: Final = 40.0
 """Of one uplink process, at QoS 1."""
@@ -42,6 +45,7 @@ _SUBJECT: Final = "cartwin"
 _SLOWEST_PER_S: Final = 1000
 _START_S: Final = 60
 _STOP_S: Final = 15.0
+_STORM_S: Final = 600
 _LOOK_S: Final = 0.05
 _FRAME_BYTES: Final = 5
 _SCHEMA: Final = ROOT / "twin/wire/schemas/telemetry-v1.avsc"
@@ -77,6 +81,9 @@ def arguments(words: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--cars", type=int, default=10_000, help="they come from (10000)")
     parser.add_argument("--qos", default="1,0", help="1, 0 or both (1,0)")
     parser.add_argument("--runs", type=int, default=3, help="runs of each bridge (3)")
+    parser.add_argument(
+        "--connect", type=int, default=18_000, help="cars that connect at once; 0 = none (18000)"
+    )
     parser.add_argument("--peers", default=names, help=f"which, of {names}")
     common_options(parser)
     options = parser.parse_args(words)
@@ -86,7 +93,9 @@ def arguments(words: list[str] | None) -> argparse.Namespace:
         parser.error(f"--peers {options.peers!r}: {names} are accepted")
     if set(options.qos.split(",")) - {"0", "1"}:
         parser.error(f"--qos {options.qos!r}: 0, 1 or 1,0 is accepted")
-    at_least(parser, options, {"messages": 1000, "warmup": 1000, "cars": 10, "runs": 1})
+    at_least(
+        parser, options, {"messages": 1000, "warmup": 1000, "cars": 10, "runs": 1, "connect": 0}
+    )
     options.peers = [known[name] for name in dict.fromkeys(chosen)]
     options.qos = [int(one) for one in dict.fromkeys(options.qos.split(","))]
     return options
@@ -127,6 +136,7 @@ class Bench:
         self._figures: dict[str, list[Figures]] = {}
         self._skipped: dict[str, str] = {}
         self._problems: list[str] = []
+        self._connecting: dict[str, Any] = {}
 
     def run(self) -> dict[str, Any]:
         """Install, run, sum up."""
@@ -137,7 +147,32 @@ class Bench:
                 for bridge in options.peers:
                     if bridge.name in heads:
                         self._try(bridge, heads[bridge.name], qos, number)
+        self._storm()
         return self._line()
+
+    def _storm(self) -> None:
+        cars, uplink = self._options.connect, BRIDGES[0]
+        if not cars:
+            return
+        self._screen.say(f"{cars} cars connect at once, are cut off and connect again")
+        self._broker.reset(PARTITIONS, [])
+        ports = [self._ports.free()]
+        door = Door(self._mqtt_port, self._broker.bootstrap, 1, "storm", ports)
+        argv, environment = uplink.start(uplink.install(self._home), door, 0)
+        child = spawn(uplink.name, argv, environment, self._logs / "storm.log")
+        deadline = time.monotonic() + _STORM_S
+        try:
+            until_ready(uplink, [child], ports, deadline)
+            self._connecting = storm(
+                self._broker,
+                self._mqtt_port,
+                cars,
+                lambda: still_going([child], deadline, lambda: "the storm is not over"),
+            )
+        except (RunFailed, StormFailed, BrokerFailed) as error:
+            self._problems.append(f"storm: {error}")
+        finally:
+            stop_all([child], _STOP_S)
 
     def _install(self) -> dict[str, list[str]]:
         heads: dict[str, list[str]] = {}
@@ -225,7 +260,7 @@ class Bench:
             while (arrived := self._broker.end(TELEMETRY) - first) < count:
                 feeder.stdin.write(f"{arrived}\n")
                 feeder.stdin.flush()
-                still_going(children, deadline, f"{arrived} of {count} messages are in Kafka")
+                still_going(children, deadline, lambda: self._state(arrived, count))
                 time.sleep(_LOOK_S)
             seconds = time.monotonic() - begun
             feeder.stdin.write(f"{arrived}\n")
@@ -237,6 +272,10 @@ class Bench:
             feeder.kill()
             feeder.communicate()
         return seconds
+
+    def _state(self, arrived: int, count: int) -> str:
+        rejected = self._broker.end(REJECTED)
+        return f"{arrived} of {count} messages are in Kafka, {rejected} were rejected"
 
     def _account(self, total: int) -> tuple[int, int]:
         """Messages that Kafka does not have, and those it has more than once."""
@@ -272,6 +311,11 @@ class Bench:
                 for name, found in results.items()
             ],
         )
+        if self._connecting:
+            self._screen.say(f"storm: {self._connecting}")
+            slowest = min(self._connecting[n]["connects_per_s"] for n in ("first", "again"))
+            if slowest < LEAST_PER_S:
+                missed.append(f"{slowest} connections/s, {LEAST_PER_S:.0f} are wanted")
         problems = self._problems + missed
         for problem in problems:
             self._screen.say(f"missed: {problem}")
@@ -290,6 +334,7 @@ class Bench:
             "results": results,
             "ratio": ratio,
             "targets": {"cpu_us at QoS 1": MOST_CPU_US, **BETTER_THAN},
+            "connecting": self._connecting,
             "lost": sum(run.lost for runs in self._figures.values() for run in runs),
             "skipped": [{"peer": name, "why": why} for name, why in self._skipped.items()],
             "problems": problems,
@@ -305,17 +350,17 @@ def until_ready(bridge: Bridge, children: list[Child], ports: list[int], deadlin
     """Return when every process is subscribed; raises `RunFailed`."""
     for child, port in zip(children, ports, strict=True):
         while not (_ready(port) if bridge.has_health else settings_of(child.log)):
-            still_going(children, deadline, f"{bridge.name} is not ready")
+            still_going(children, deadline, lambda: f"{bridge.name} is not ready")
             time.sleep(_LOOK_S)
 
 
-def still_going(children: list[Child], deadline: float, state: str) -> None:
+def still_going(children: list[Child], deadline: float, state: Callable[[], str]) -> None:
     """Raises `RunFailed` when a bridge has ended or the time is over."""
     for child in children:
         if child.exit_code() is not None:
             raise RunFailed(f"{child.name} ended with {child.exit_code()}, see {child.log}")
     if time.monotonic() > deadline:
-        raise RunFailed(f"too slow: {state}")
+        raise RunFailed(f"too slow: {state()}")
 
 
 def _ready(port: int) -> bool:

@@ -3,9 +3,14 @@
 The checker (`verdict.py`) holds it against Kafka and the twins; only the sender writes it.
 `e` says what a line is; `v` is the vehicle id; times in ms:
 
-    connect  v session t                  the broker accepted the connection
-    sent     v session sequence t         telemetry handed to the MQTT client (t = event_time)
+    connect  v session t store            the broker accepted the connection; store = what the car can
+                                          keep until acks cover it (0 = nothing)
+    sent     v session sequence t         telemetry handed to the MQTT client, or only to the store while
+                                          there is no connection (t = event_time)
+    again    v session sequence           the same once more, out of the store
     acked    v session sequence           its PUBACK has come
+    covered  v session number             an ack: Kafka has the session up to this number; let go
+    dropped  v session number             the store was full; let go without an ack
     command  v id state t                 an outcome the car sent
     truth    v mode onset failure         what is really so (the last line counts; null = healthy)
 """

@@ -3,10 +3,12 @@
 The car's protocol is `twin.client.car`; here is only what carries it: connect with a will, publish,
 count acknowledgements, tell Locust and the car-side log. A lost connection is made again by paho
 under the same client id, as a new session of the car. Telemetry is sent only while connected and
-while few messages wait for their PUBACK; what waits is sent again by paho, with its old numbers.
+while few messages wait for their PUBACK; what waits is sent again by paho, with its old numbers. A car
+with a store (`--store`) goes on sampling without a connection, and sends again what no ack covers.
 
 The end is graceful, however Locust ends: telemetry stops, commands are answered until `--linger-s`
-passed without a new one, outstanding PUBACKs are waited for, then goodbye and DISCONNECT.
+passed without a new one, the store becomes empty, outstanding PUBACKs are waited for, then goodbye
+and DISCONNECT.
 """
 
 import logging
@@ -36,6 +38,8 @@ QUEUE: Final = 1000
 """What paho may hold for a car, outcomes included."""
 DRAIN_S: Final = 10.0
 """Longest wait for outstanding PUBACKs at the end."""
+SETTLE_S: Final = 30.0
+"""Longest wait at the end for acks of what the store holds."""
 RECONNECT_S: Final = (1, 15)
 
 
@@ -78,14 +82,14 @@ class CarClient(MqttClient):
         """Messages that wait for their PUBACK."""
         return len(self._waiting)
 
-    def send(self, message: Publish, session: int) -> bool:
+    def send(self, message: Publish) -> bool:
         """Publish; False when paho did not take the message."""
         info = self.publish(message.topic, message.payload, message.qos, message.retain)
         # Without a connection paho keeps a QoS 1 message and sends it after the next CONNACK.
         if info.rc not in (MQTTErrorCode.MQTT_ERR_SUCCESS, MQTTErrorCode.MQTT_ERR_NO_CONN):
             return False
         sequence = message.sequence
-        self._waiting[info.mid] = None if sequence is None else (session, sequence)
+        self._waiting[info.mid] = None if sequence is None else (message.session, sequence)
         return True
 
     def _generate_event_name(self, event_type: str, qos: int, topic: str) -> str:
@@ -114,6 +118,7 @@ class CarUser(MqttUser):
         self._car = self._fleet.car(self._index)
         self._online = False
         self._ending = False
+        self._full = False
         self._next_ms = 0
         self._heard_ms = 0
         self._begun: dict[str, int] = {}  # commands being worked on: at most a car's RUNNING
@@ -132,13 +137,13 @@ class CarUser(MqttUser):
 
     def connected(self) -> None:
         """Subscribe first, then be born, so that no command meets a deaf car."""
-        if self._ending:
+        if self._ending and not self._car.store:
             self.client.disconnect()
             return
         now = now_ms()
         self._online = True
         self._next_ms = now + round(self._fleet.phase_s(self._index) * 1000)
-        self._log("connect", session=self._car.session, t=now)
+        self._log("connect", session=self._car.session, t=now, store=self._fleet.store)
         self.client.subscribe([(topic, 1) for topic in self._car.subscriptions])
         self._publish(self._car.connected(now))
         self._event.set()
@@ -149,7 +154,7 @@ class CarUser(MqttUser):
         self._count("connect", 0, ConnectionError(fault))
 
     def disconnected(self) -> None:
-        """Nothing is published until the next session."""
+        """Nothing is published until the next session; a store goes on taking samples."""
         self._online = False
         self._event.set()
 
@@ -157,7 +162,7 @@ class CarUser(MqttUser):
         """A PUBACK has come."""
         if numbers is not None:
             self._log("acked", session=numbers[0], sequence=numbers[1])
-        if self._ending:
+        if self._ending or self._full:
             self._event.set()
 
     def heard(self, message: Any) -> None:
@@ -171,7 +176,8 @@ class CarUser(MqttUser):
         if message.topic.endswith("/commands"):
             self._heard_ms = now
         self._publish(answers)
-        self._next_ms = min(self._next_ms, now + round(self._car.interval_s * 1000))
+        if not message.topic.endswith("/ack"):
+            self._next_ms = min(self._next_ms, now + round(self._car.interval_s * 1000))
         self._event.set()
 
     # --- The car's own greenlet ------------------------------------------------------------------
@@ -182,13 +188,12 @@ class CarUser(MqttUser):
         if self._idle:
             raise StopUser
         now = now_ms()
-        if self._online:
-            if now >= self._next_ms:
-                self._send_telemetry(now)
-            self._publish(self._car.due(now))
-            self._wait(min(self._next_ms, self._car.next_at or self._next_ms) - now)
-        else:
+        if not (self._online or self._samples_offline):
             self._wait(None)
+            return
+        if now >= self._next_ms:
+            self._send_telemetry(now)
+        self._wait(min(self._next_ms, self._do_due(now) or self._next_ms) - now)
 
     def on_stop(self) -> None:
         """End the life of the car gracefully."""
@@ -196,6 +201,7 @@ class CarUser(MqttUser):
             return
         self._ending = True
         self._linger()
+        self._settle()
         now = now_ms()
         if self._online:
             self._publish([self._car.goodbye(now)])
@@ -210,12 +216,19 @@ class CarUser(MqttUser):
         deadline = begun + 3 * linger_ms
         while self._online:
             now = now_ms()
-            self._publish(self._car.due(now))
+            next_at = self._do_due(now)
             until = max(begun, self._heard_ms) + linger_ms
             until = min(max(until, self._car.next_at or 0), deadline)
             if now >= until:
                 return
-            self._wait(min(until, self._car.next_at or until) - now)
+            self._wait(min(until, next_at or until) - now)
+
+    def _settle(self) -> None:
+        """Wait until acks cover what the store holds, sending it again, also over a reconnect."""
+        store = self._car.store
+        deadline = now_ms() + round(SETTLE_S * 1000)
+        while store and (now := now_ms()) < deadline:
+            self._wait(min(deadline, self._do_due(now) or deadline) - now)
 
     def _drain(self, deadline: int) -> None:
         while self._online and self.client.waiting:
@@ -228,22 +241,44 @@ class CarUser(MqttUser):
         self._event.wait(None if ms is None else max(ms, 0) / 1000)
         self._event.clear()
 
+    @property
+    def _samples_offline(self) -> bool:
+        return self._car.store is not None and self._car.numbered > 0
+
+    def _do_due(self, now: int) -> int | None:
+        """Publish what time brings; when there is more (ms), None when only an event brings it."""
+        if not self._online:
+            return None
+        self._publish(self._car.due(now))
+        outcome_at: int | None = self._car.next_at
+        store = self._car.store
+        if store is None:
+            return outcome_at
+        for message in self._car.again(now, MAX_WAITING - self.client.waiting):
+            if self.client.send(message):
+                self._log("again", session=message.session, sequence=message.sequence)
+        self._full = self.client.waiting >= MAX_WAITING
+        repeat_at = None if self._full else store.next_at
+        return min((at for at in (outcome_at, repeat_at) if at is not None), default=None)
+
     def _send_telemetry(self, now: int) -> None:
         interval = round(self._car.interval_s * 1000)
         self._next_ms += interval
         if self._next_ms <= now:
             self._next_ms = now + interval
-        if self.client.waiting >= MAX_WAITING:
+        if self._car.store is None and self.client.waiting >= MAX_WAITING:
             fault = f"{MAX_WAITING} messages are not acknowledged, a sample was skipped"
             self._count("telemetry", 0, RuntimeError(fault))
             return
         message = self._car.telemetry(now, self._fleet.drive.row(self._index))
-        if self.client.send(message, self._car.session):
-            self._log("sent", session=self._car.session, sequence=message.sequence, t=now)
+        goes_out = self._online and self.client.waiting < MAX_WAITING
+        # What does not go out now is held and goes later.
+        if (goes_out and self.client.send(message)) or self._car.store is not None:
+            self._log("sent", session=message.session, sequence=message.sequence, t=now)
 
     def _publish(self, messages: list[Publish]) -> None:
         for message in messages:
-            self.client.send(message, self._car.session)
+            self.client.send(message)
             if message.outcome is not None:
                 self._note(message.outcome)
 

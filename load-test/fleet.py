@@ -15,6 +15,7 @@ from car_log import CarLog
 from drive import Drive
 from models.simulator import Truth
 from twin.client.car import Car
+from twin.client.store import Store
 
 MODELS = ("m1", "m2", "m3")
 FIRMWARE = "2000"
@@ -36,6 +37,8 @@ class Fleet:
         self._free = list(range(self._plan.cars))
         self._driven: set[int] = set()
         self.linger_s: float = options.linger_s
+        self.store: int = options.store
+        self._silence_ms = max(1, round(options.store_silence_s * 1000))
         self.interval_s = self._plan.interval_s
         start = now_ms()
         self.drive = Drive(self._plan, start)
@@ -62,7 +65,13 @@ class Fleet:
             "firmware": FIRMWARE,
             "vin": f"CARTWIN{number:010d}",
         }
-        return Car(self._id(index), attributes, interval_s=self.interval_s)
+        vehicle_id = self._id(index)
+
+        def note(what: str, session: int, number: int) -> None:
+            self.log.write(what, vehicle_id, session=session, number=number)
+
+        store = Store(self.store, silence_ms=self._silence_ms, note=note) if self.store else None
+        return Car(vehicle_id, attributes, interval_s=self.interval_s, store=store)
 
     def broker(self, index: int) -> tuple[str, int]:
         """Host and port of the MQTT shard of a car."""

@@ -33,6 +33,8 @@ def add(parser: Any) -> None:
     option("--life-days", above_zero, 1.0, "component days from onset to failure, at least")
     option("--life-spread-days", not_negative, 0.7, "and at most so much more")
     option("--acceleration", above_zero, 1440.0, "component seconds in a second of the clock")
+    option("--store", whole, 0, "messages a car keeps until acks cover them, 0 = it asks for none")
+    option("--store-silence-s", above_zero, 10.0, "it sends again after so long without an ack")
     option("--linger-s", not_negative, 5.0, "at the end, answer commands until so long no new came")
 
 

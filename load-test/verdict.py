@@ -4,7 +4,8 @@
 
 Run it when the fleet has ended. It reads the car-side logs and Kafka, waits until nothing more is
 open or `--deadline-s` is over, and says what is missing. Exit code 0 = all as it should be, 1 = a
-figure or check was missed, 2 = an input cannot be read. It imports nothing of the services.
+figure or check was missed, 2 = an input cannot be read. It imports nothing of the services; a Kafka
+that asks for TLS or SASL is reached by the same variables (KAFKA_SECURITY_PROTOCOL, ..).
 """
 
 import argparse

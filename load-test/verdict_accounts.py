@@ -5,7 +5,12 @@
 Counted is what this fleet did: the sessions and vehicles of the car-side logs, commands since its
 first connect. A message is (vehicle, session, sequence), wherever it is.
 
-    lost        acknowledged to the car, but neither in `telemetry` nor in `rejected`
+    lost        acknowledged to the car by its broker or covered by an ack of the uplink, but neither
+                in `telemetry` nor in `rejected`, and the car does not hold it any more
+    held        kept by the car's store at the end, and not in Kafka
+    dropped     let go by a full store without an ack, and not in Kafka
+    gaps        numbers that Kafka lacks in sessions, from 1 to the last that was sent; by the logs these
+                are lost, held, dropped, or were never acknowledged, and another number is a problem
     duplicates  records in `telemetry` beyond one a message
     applied     messages in `telemetry` at or below the offset that their twin has applied
     alarms      cars whose twin's health became alarm; on healthy: without a fault, or before it
@@ -15,7 +20,7 @@ Nothing here or in `verdict*.py` imports a service or its contracts: a common mi
 
 import struct
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -47,7 +52,7 @@ def account(cars: CarSide, evidence: Evidence) -> Verdict:
     start = cars.start or 0
     kafka = {m: places for m, places in evidence.telemetry.items() if m[:2] in cars.sessions}
     rejected = [(at, m) for at, m in evidence.rejected if _ours(at, m, cars, start)]
-    lost = cars.acknowledged - kafka.keys() - {m for _, m in rejected if m is not None}
+    ends = Ends.of(cars, kafka.keys() | {m for _, m in rejected if m is not None})
     applied = {m for m, places in kafka.items() if _is_applied(evidence, m[0], places)}
     scores = [
         s for s in evidence.scores.values() if (s["vehicle_id"], s["session"]) in cars.sessions
@@ -56,7 +61,8 @@ def account(cars: CarSide, evidence: Evidence) -> Verdict:
     decided = [c for c in commands if "cause" in c or c["by"].startswith("rule:")]
     alarms = Alarms.of(cars, evidence, start)
     pending = [
-        *_some("acknowledged messages are neither in telemetry nor in rejected", _texts(lost)),
+        *_some("acknowledged messages are neither in telemetry nor in rejected", _texts(ends.lost)),
+        *_some("messages are held by their cars and not in Kafka", _texts(ends.held)),
         *_some("messages in Kafka are not applied to their twin", _texts(kafka.keys() - applied)),
         *_some("cars that connected have no twin", cars.vehicles - evidence.twins.keys()),
         *_some(
@@ -73,6 +79,14 @@ def account(cars: CarSide, evidence: Evidence) -> Verdict:
     problems = [
         *([] if cars.vehicles else ["no car connected"]),
         *_some("messages in Kafka were sent by no car", _texts(kafka.keys() - cars.sent)),
+        *(
+            []
+            if ends.gaps == len(ends.missing)
+            else [
+                f"{ends.gaps} numbers are missing in the sessions in Kafka,"
+                f" {len(ends.missing)} by the logs of the cars"
+            ]
+        ),
         *_some("values of twins are not those of the log", _wrong_values(evidence)),
         *_some("records in Kafka cannot be read", evidence.unreadable),
         *_some("healthy cars were in alarm", alarms.on_healthy),
@@ -96,13 +110,42 @@ def account(cars: CarSide, evidence: Evidence) -> Verdict:
         "alarms": len(alarms.all),
         "alarms_on_healthy": len(alarms.on_healthy),
         "commands": dict(sorted(Counter(c["state"] for c in commands).items())),
-        "lost": len(lost),
+        "lost": len(ends.lost),
+        "gaps": ends.gaps,
+        "held": len(ends.held),
+        "dropped": len(ends.dropped),
+        "again": cars.again,
         "alarms_on_degraded": len(alarms.on_degraded),
         "degraded": len(alarms.degraded),
         "decided": len(decided),
         "versions": sorted({m["version"] for s in scores for m in s.get("models", {}).values()}),
     }
     return Verdict(figures, problems, pending)
+
+
+@dataclass(frozen=True, slots=True)
+class Ends:
+    """What became of messages that are not in Kafka. `gaps` is counted from numbers alone."""
+
+    missing: set[Message]
+    lost: set[Message]
+    held: set[Message]
+    dropped: set[Message]
+    gaps: int
+
+    @classmethod
+    def of(cls, cars: CarSide, arrived: Set[Message]) -> "Ends":
+        """`arrived`: messages of these cars in `telemetry` or `rejected`."""
+        missing = cars.sent - arrived
+        covered = {m for m in missing if m[2] <= cars.covered.get(m[:2], -1)} - cars.dropped
+        held = {m for m in missing if m[0] in cars.keeping} - covered - cars.dropped
+        lost = {m for m in missing if m in cars.acknowledged or m in covered} - held
+        last: dict[tuple[str, int], int] = {}
+        for vehicle, session, number in cars.sent:
+            last[vehicle, session] = max(number, last.get((vehicle, session), 0))
+        present = sum(1 for m in arrived if 1 <= m[2] <= last.get(m[:2], 0))
+        dropped = (missing & cars.dropped) - lost
+        return cls(missing, lost, held, dropped, sum(last.values()) - present)
 
 
 @dataclass(frozen=True, slots=True)

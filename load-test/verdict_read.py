@@ -1,10 +1,12 @@
 """Where the checker's evidence comes from: car-side logs from a folder, records from Kafka.
 
 Kafka is read from the oldest record to the end as it is at the moment of asking, again and again:
-each call of `KafkaLog.read` adds what has come since.
+each call of `KafkaLog.read` adds what has come since. It is let in (TLS, SASL) by the same variables as
+the services, which it reads by itself, as all else.
 """
 
 import io
+import os
 import time
 import uuid
 from pathlib import Path
@@ -28,6 +30,12 @@ from verdict_sides import CarSide, Evidence
 FRAME: Final = 5
 """Bytes before the Avro body: 0x00 and the schema id (Confluent framing)."""
 TOPICS: Final = ("telemetry", "rejected", "twins", "ledger", "changes", "scores")
+VARIABLES: Final = {
+    "KAFKA_SSL_CA": "ssl.ca.location",
+    "KAFKA_SASL_MECHANISM": "sasl.mechanism",
+    "KAFKA_SASL_USERNAME": "sasl.username",
+    "KAFKA_SASL_PASSWORD": "sasl.password",
+}
 ANSWER_S: Final = 10.0
 SILENCE_S: Final = 60.0
 
@@ -64,6 +72,26 @@ def avro_schema(path: Path) -> Any:
         raise Unreadable(f"{path} is no Avro schema: {error}") from error
 
 
+def connection(bootstrap: str) -> dict[str, Any]:
+    """How Kafka is reached, by the variables KAFKA_SECURITY_PROTOCOL, KAFKA_SSL_CA, KAFKA_SASL_*."""
+    settings = {
+        "bootstrap.servers": bootstrap,
+        "security.protocol": (os.environ.get("KAFKA_SECURITY_PROTOCOL") or "plaintext").lower(),
+    }
+    for name, setting in VARIABLES.items():
+        if value := os.environ.get(name):
+            settings[setting] = value
+    if path := os.environ.get("KAFKA_SASL_PASSWORD_FILE"):
+        try:
+            with open(path, encoding="utf-8", newline="\n") as lines:
+                settings["sasl.password"] = lines.readline(4096).rstrip("\r\n")
+        except (OSError, UnicodeDecodeError) as error:
+            raise Unreadable(
+                f"KAFKA_SASL_PASSWORD_FILE {path!r} cannot be read: {error}"
+            ) from error
+    return settings
+
+
 class KafkaLog:
     """The topics of the accounts, read into an `Evidence`. Raises `Unreadable`."""
 
@@ -71,12 +99,11 @@ class KafkaLog:
         self._schema = schema
         self._evidence = evidence
         self._unreachable = ""
-        common: dict[str, Any] = {
-            "bootstrap.servers": bootstrap,
-            "log_level": 0,
-            "error_cb": self._note,
-        }
-        self._admin = AdminClient(common)
+        common = {**connection(bootstrap), "log_level": 0, "error_cb": self._note}
+        try:
+            self._admin = AdminClient(common)
+        except KafkaException as error:
+            raise Unreadable(f"the KAFKA_* settings are not accepted: {error.args[0]}") from error
         self._consumer = Consumer(
             {
                 **common,

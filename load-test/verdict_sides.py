@@ -24,12 +24,20 @@ class Fault:
 
 @dataclass(slots=True)
 class CarSide:
-    """What the cars say. `end` is the last event time (ms); `faults` holds None for healthy cars."""
+    """What the cars say. `end` is the last event time (ms); `faults` holds None for healthy cars.
+
+    `keeping`: cars that keep messages until acks cover them; `covered` the highest number by session,
+    `dropped` what a full store let go before. `again` counts what stores sent once more.
+    """
 
     vehicles: set[str] = field(default_factory=set)
     sessions: set[tuple[str, int]] = field(default_factory=set)
     sent: set[Message] = field(default_factory=set)
     acknowledged: set[Message] = field(default_factory=set)
+    keeping: set[str] = field(default_factory=set)
+    covered: dict[tuple[str, int], int] = field(default_factory=dict)
+    dropped: set[Message] = field(default_factory=set)
+    again: int = 0
     outcomes: dict[str, str] = field(default_factory=dict)
     faults: dict[str, Fault | None] = field(default_factory=dict)
     start: int | None = None
@@ -42,11 +50,20 @@ class CarSide:
             self.vehicles.add(vehicle)
             self.sessions.add((vehicle, line["session"]))
             self.start = min(line["t"], self.start or line["t"])
+            if line.get("store"):
+                self.keeping.add(vehicle)
         elif event == "sent":
             self.sent.add((vehicle, line["session"], line["sequence"]))
             self.end = max(self.end, line["t"])
         elif event == "acked":
             self.acknowledged.add((vehicle, line["session"], line["sequence"]))
+        elif event == "again":
+            self.again += 1
+        elif event == "covered":
+            session = (vehicle, line["session"])
+            self.covered[session] = max(line["number"], self.covered.get(session, 0))
+        elif event == "dropped":
+            self.dropped.add((vehicle, line["session"], line["number"]))
         elif event == "command":
             self.outcomes[line["id"]] = line["state"]
         elif event == "truth":

@@ -11,6 +11,7 @@ import orjson
 from fastapi import FastAPI
 
 from tests.fake_clock import FakeClock
+from tests.rejected_fakes import FakeRejected
 from twin.api.app import create_app
 from twin.api.reader import Document, Ranked, StoreUnavailable
 from twin.api.readiness import Readiness
@@ -19,6 +20,7 @@ from twin.api.requests import Requests
 from twin.api.selectors import Having, Selector
 from twin.api.services import Services
 from twin.wire import keys
+from twin.wire.codec import MAX_MESSAGE_BYTES
 from twin.wire.records import Reply, Request
 
 Owner = Callable[[Request], dict[str, Any] | None]
@@ -213,7 +215,9 @@ class Fakes:
         self.clock = FakeClock()
         self.reader = FakeReader(*twins)
         self.log = FakeLog(self.reader, owner)
+        self.rejected = FakeRejected()
         self.wait_s = wait_s
+        self.message_max_bytes = MAX_MESSAGE_BYTES
         self.requests = self._requests()
         self._used = False
 
@@ -236,6 +240,8 @@ class Fakes:
                 readiness,
                 self.clock,
                 self.wait_s,
+                self.message_max_bytes,
+                self.rejected,  # type: ignore[arg-type]
                 (self.poll,),
             )
         finally:

@@ -57,6 +57,8 @@ class Process:
             "REDIS_URL": endpoints.redis,
             "MQTT_URLS": ",".join(endpoints.mqtt),
             "LOG_FORMAT": "json",
+            # A second or so a start; tests of the probe itself ask for it.
+            "UPLINK_QUEUE_PROBE": "0",
             **listens,
             **told,
         }

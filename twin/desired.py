@@ -19,9 +19,10 @@ from typing import Any, Final
 
 from twin import causes
 from twin.effects import Refusal
-from twin.patch import check_shape, difference, equal, merge_patch
+from twin.patch import check_shape, difference, equal
 from twin.step import Step
 from twin.wire.errors import Reason, TooLarge
+from twin.wire.merge import merge_patch
 from twin.wire.records import (
     Confirmed,
     Delivery,

@@ -1,4 +1,4 @@
-"""Algebra of JSON documents: merge patch (RFC 7396), what differs, and how deep and wide it may be.
+"""Algebra of JSON documents: what differs, as a merge patch, and how deep and wide it may be.
 
 Pure functions over plain JSON values. None changes its arguments; results share the parts of them
 that stay as they are.
@@ -9,19 +9,6 @@ from typing import Any
 
 from twin.effects import Refusal
 from twin.state import Limits
-
-
-def merge_patch(target: Any, patch: Any) -> Any:
-    """`target` with `patch` applied: null removes a member, anything but an object replaces."""
-    if not isinstance(patch, dict):
-        return patch
-    result = dict(target) if isinstance(target, dict) else {}
-    for name, value in patch.items():
-        if value is None:
-            result.pop(name, None)
-        else:
-            result[name] = merge_patch(result.get(name), value)
-    return result
 
 
 def difference(wanted: Mapping[str, Any], actual: Mapping[str, Any]) -> dict[str, Any]:

@@ -32,12 +32,3 @@ def _start_process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StartPr
 
 start_process = pytest.fixture(_start_process, name="start_process")
 start_module_process = pytest.fixture(_start_process, name="start_module_process", scope="module")
-
-
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Print the figures that tests recorded by `record_property("figures", line)`."""
-    for outcome in ("passed", "failed"):
-        for report in terminalreporter.stats.get(outcome, ()):
-            for name, line in report.user_properties:
-                if name == "figures":
-                    terminalreporter.write_line(line)

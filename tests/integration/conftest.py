@@ -1,8 +1,8 @@
 """Real servers for integration tests, started through twin.local when a test first asks for them.
 
-`kafka`, `redis_url`, `mosquitto` and `amqtt` are shared by the whole session: a test keeps apart
-by its own keys, groups, client ids and vehicle ids. One that kills or fills a server makes its own
-with `make_stack`.
+`kafka`, `redis_url`, `mosquitto`, `amqtt` and `hivemq` are shared by the whole session: a test keeps
+apart by its own keys, groups, client ids and vehicle ids. One that kills or fills a server makes its
+own with `make_stack`.
 """
 
 from collections.abc import Iterator
@@ -48,9 +48,21 @@ def amqtt(shared_stack: Endpoints) -> str:
 def mosquitto(shared_stack: Endpoints, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """URL of a Mosquitto broker; skips where Mosquitto is not installed."""
     need_mosquitto()
+    yield from _broker("mosquitto", shared_stack, tmp_path_factory)
+
+
+@pytest.fixture(scope="session")
+def hivemq(shared_stack: Endpoints, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """URL of a HiveMQ CE broker."""
+    yield from _broker("hivemq", shared_stack, tmp_path_factory)
+
+
+def _broker(
+    kind: str, shared_stack: Endpoints, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[str]:
     others = External(kafka=shared_stack.kafka, redis=shared_stack.redis)
-    data_dir = tmp_path_factory.mktemp("mosquitto")
-    stack = Stack(infrastructure(data_dir=data_dir, mqtt="mosquitto", external=others))
+    data_dir = tmp_path_factory.mktemp(kind)
+    stack = Stack(infrastructure(data_dir=data_dir, mqtt=kind, external=others))
     endpoints = stack.start()
     yield endpoints.mqtt[0]
     stack.stop()

@@ -1,4 +1,4 @@
-"""The uplink as a process, on real Kafka and both MQTT brokers: what goes in, what comes out."""
+"""The uplink as a process, on real Kafka and three MQTT brokers: what goes in, what comes out."""
 
 import contextlib
 import json
@@ -26,7 +26,9 @@ pytestmark = pytest.mark.integration
 
 ROOT = Path(__file__).parents[2]
 DEADLINE_S = 60
-BROKERS = ["amqtt", "mosquitto"]
+BROKERS = ["amqtt", "mosquitto", "hivemq"]
+# What takes long whatever the broker is.
+SLOW_ON_BROKERS = ["amqtt", "mosquitto", pytest.param("hivemq", marks=pytest.mark.deep)]
 
 
 def until(condition, what):
@@ -195,7 +197,12 @@ def broker(request):
 
 @pytest.fixture
 def is_mqtt_5(request):
-    return request.node.callspec.params["broker"] == "mosquitto"
+    return request.node.callspec.params["broker"] != "amqtt"
+
+
+@pytest.fixture
+def is_hivemq(request):
+    return request.node.callspec.params["broker"] == "hivemq"
 
 
 @pytest.fixture
@@ -257,7 +264,8 @@ def test_what_a_car_says_is_in_kafka_under_its_key(start, broker, tail, version,
     say(client, f"{base}/outcomes", outcome)
 
     heard = [codec.decode_telemetry(m.value()) for m in tail.of("telemetry", vehicle_id, 3)]
-    first, second, third = heard
+    # One of QoS 0 may overtake those of QoS 1 (HiveMQ).
+    first, second, third = sorted(heard, key=lambda telemetry: telemetry.assigned)
     assert (first.sequence, first.signals) == (1, {"speed": 3.0})
     assert second == said
     assert (third.assigned, third.signals) == (True, {"coolant_temp": 80.0})
@@ -347,7 +355,11 @@ def test_what_cannot_be_accepted_is_rejected_with_its_bytes(start, broker, tail,
         assert message.key() == (None if reason == "bad_vehicle_id" else vehicle_id.encode())
         assert headers["attempts"] == "1"
         assert headers["detail"]
-    assert uplink.metric("cartwin_uplink_rejected_total") == len(bad)
+    # What others left in the session of this uplink at the broker is counted, too.
+    until(
+        lambda: uplink.metric("cartwin_uplink_rejected_total") == len(tail.read()["rejected"]),
+        lambda: f"{uplink.metric('cartwin_uplink_rejected_total')} rejected, {len(records)} seen",
+    )
     leave(client)
 
 
@@ -383,7 +395,7 @@ sys.exit(run("uplink", settings, partial(uplink.serve, settings, producer)))
 """
 
 
-def test_without_kafkas_word_the_broker_keeps_the_messages(start, broker, tail, version, is_mqtt_5):
+def test_without_kafkas_word_the_broker_keeps_the_messages(start, broker, tail, version, is_hivemq):
     """PUBACK follows Kafka: what a killed uplink held is delivered again, and nothing is lost."""
     count, window = 300, 40
     held = start("-c", HELD, UPLINK_WINDOW=str(window)).ready()
@@ -392,7 +404,9 @@ def test_without_kafkas_word_the_broker_keeps_the_messages(start, broker, tail, 
     for number in range(count):
         payload = {"event_time": now, "session": 1, "sequence": number, "speed": 1}
         client.publish(f"vehicles/{vehicle_id}/telemetry", json.dumps(payload), 1)
-    until(lambda: held.metric("cartwin_uplink_in_flight") >= window, "the window did not fill")
+    # As long as nothing is acknowledged, HiveMQ sends one batch and no more, however large the window.
+    enough = 1 if is_hivemq else window
+    until(lambda: held.metric("cartwin_uplink_in_flight") >= enough, "the window did not fill")
     # A message of QoS 1 that the broker confirms now is behind the others in its queues.
     say(
         client,

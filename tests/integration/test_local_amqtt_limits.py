@@ -5,8 +5,8 @@ import contextlib
 
 import pytest
 
-from twin.local import amqtt_broker, amqtt_connection, mqtt_frame
-from twin.local.amqtt_broker import LoopbackBroker
+from twin.local import amqtt_connection, mqtt_frame
+from twin.local.amqtt_broker import Limits, LoopbackBroker
 from twin.local.mqtt_frame import Message
 from twin.local.ports import HOST, PortPicker
 
@@ -16,10 +16,10 @@ DEADLINE_S = 20
 
 
 @contextlib.asynccontextmanager
-async def served():
+async def served(**limits):
     """A broker in this process, and a function that connects to it: `connect(client_id, clean=)`."""
     port = PortPicker().free()
-    broker = LoopbackBroker(HOST, port)
+    broker = LoopbackBroker(HOST, port, Limits(**limits))
     await broker.start()
     writers = []
 
@@ -56,12 +56,11 @@ def run(scenario):
     asyncio.run(asyncio.wait_for(scenario(), DEADLINE_S))
 
 
-def test_a_full_outbox_of_an_absent_session_counts_what_it_drops(monkeypatch):
+def test_a_full_outbox_of_an_absent_session_counts_what_it_drops():
     """The first messages are kept, the rest is counted, and the publisher is never blocked."""
-    monkeypatch.setattr(amqtt_broker, "_OUTBOX_BYTES", 10_000)
 
     async def scenario():
-        async with served() as (broker, connect):
+        async with served(outbox_bytes=10_000) as (broker, connect):
             bridge = await connect("bridge", clean=False)
             await subscribe(*bridge, "t", 1)
             bridge[1].close()
@@ -94,12 +93,11 @@ def test_a_client_that_does_not_read_loses_qos_0_and_nobody_else_does(monkeypatc
     run(scenario)
 
 
-def test_retained_topics_are_bounded(monkeypatch):
+def test_retained_topics_are_bounded():
     """A new retained topic beyond the limit is counted as dropped; known ones are still updated."""
-    monkeypatch.setattr(amqtt_broker, "_MAX_RETAINED", 1)
 
     async def scenario():
-        async with served() as (broker, _):
+        async with served(max_retained=1) as (broker, _):
             for topic, data in (("a", b"1"), ("b", b"2"), ("a", b"3")):
                 await broker.accept(Message(topic, data, 1, retain=True))
             kept = {topic: bytes(item.data) for topic, item in broker.retained_messages.items()}

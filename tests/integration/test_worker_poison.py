@@ -34,6 +34,7 @@ from twin.local.process import tail
 from twin.wire import codec, keys, topics
 from twin.wire.errors import WireError
 from twin.wire.partition import partition_of
+from twin.wire.rejected import attempts
 from twin.wire.telemetry import Telemetry
 
 __all__ = ["make_module_stack"]
@@ -323,7 +324,6 @@ class Bench:
             assert message.value() == record.value
             assert headers["reason"]
             assert headers["detail"].decode()
-            assert headers["attempts"] == b"1"
             kept = [
                 (name, content)
                 for name, content in message.headers()
@@ -331,7 +331,13 @@ class Bench:
             ]
             # With a name that is no text all headers count as none.
             told = () if record.odd else record.headers
-            originals = [(f"original-{name}", content or b"") for name, content in told]
+            before = attempts(dict(told).get("attempts"))
+            assert headers["attempts"] == b"%d" % (before + 1)
+            originals = [
+                (f"original-{name}", content or b"")
+                for name, content in told
+                if name not in ("attempts", "redriven-by")
+            ]
             assert kept == originals or int(headers["headers-truncated"]) == len(originals) - len(
                 kept
             )

@@ -4,7 +4,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.twin_builders import World
-from twin.patch import difference, equal, merge_patch
+from twin.patch import difference, equal
+from twin.wire.merge import merge_patch
 
 NAMES = st.sampled_from(["a", "b", "c"])
 SCALARS = st.one_of(st.booleans(), st.integers(-1, 2), st.sampled_from(["", "x"]))

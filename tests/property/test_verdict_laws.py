@@ -18,7 +18,7 @@ def test_lost_and_duplicates_are_exactly_what_was_done_to_the_messages(fates, ra
     cars.add({"e": "connect", "v": "a", "session": START, "t": START})
     evidence = Evidence(cars.vehicles)
     stored = []
-    for n, fate in enumerate(fates):
+    for n, fate in enumerate(fates, 1):
         numbers = {"v": "a", "session": START, "sequence": n}
         cars.add({"e": "sent", **numbers, "t": START + n})
         if not fate.startswith("unacknowledged"):
@@ -30,8 +30,11 @@ def test_lost_and_duplicates_are_exactly_what_was_done_to_the_messages(fates, ra
     for offset, n in enumerate(stored):
         fields = {"vehicle_id": "a", "event_time": START + n, "session": START, "sequence": n}
         evidence.add_telemetry({**fields, "speed": float(n)}, (0, offset))
-    figures = account(cars, evidence).figures
+    verdict = account(cars, evidence)
+    figures = verdict.figures
     assert figures["lost"] == fates.count("dropped")
+    assert figures["gaps"] == sum(fate.endswith("dropped") for fate in fates)
+    assert not any("numbers are missing" in problem for problem in verdict.problems)
     assert figures["duplicates"] == fates.count("doubled")
     assert figures["rejected"] == fates.count("rejected")
     assert figures["kafka"] == fates.count("kept") + fates.count("doubled")

@@ -267,7 +267,6 @@ def test_command_is_made_under_an_id_of_the_vehicle() -> None:
         "id": made["id"],
         "name": "ping",
         "args": {},
-        "ttl_s": 3600,
         "lane": "default",
     }
 
@@ -468,6 +467,18 @@ def test_streamed_body_is_cut_at_the_limit() -> None:
     assert sent <= 4 * 65_536
 
 
+def test_a_body_may_be_as_long_as_is_set() -> None:
+    """MESSAGE_MAX_BYTES; to the byte."""
+    fakes = Fakes(twin())
+    fakes.message_max_bytes = 1024
+    for length, status in ((1024, 200), (1025, 413)):
+        body = b'{"a":"%s"}' % (b"x" * (length - 8))
+        headers = {"content-type": "application/merge-patch+json"}
+        answer = exchange(fakes, "PATCH", f"{CAR}/desired", content=body, headers=headers)
+        assert (len(body), answer.status_code) == (length, status)
+    is_problem(answer, 413, "too_large", "1024")
+
+
 @pytest.mark.parametrize("content", [b"", b"{", b"\xff", b'{"a":NaN}', b'{"a":1}x', b"[" * 2000])
 def test_body_that_is_not_json_is_400(content: bytes) -> None:
     """Broken JSON is refused as such, whatever it is broken by."""
@@ -551,9 +562,6 @@ def test_wrong_method_is_405_with_allow() -> None:
         ("GET", f"{CAR}/events"),
         ("GET", f"{CAR}/history"),
         ("GET", "/v1/events"),
-        ("GET", "/v1/rejected"),
-        ("GET", "/v1/rejected/0-1"),
-        ("POST", "/v1/rejected/redrive"),
         ("POST", "/v1/operations"),
         ("POST", "/v1/operations/o1/pause"),
         ("GET", "/v1/models"),

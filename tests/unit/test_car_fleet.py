@@ -164,6 +164,25 @@ def test_cars_are_handed_out_once_and_taken_again_lowest_first(tmp_path):
     fleet.close()
 
 
+def test_a_store_tells_the_log_what_it_lets_go(tmp_path):
+    """--store gives each car one of its own; without it there is none."""
+    fleet = make_fleet(tmp_path, "--store", "2", "--store-silence-s", "0.5")
+    stores = [fleet.car(index).store for index in range(2)]
+    for number in (1, 2, 3):
+        stores[0].keep(7, number, b"{}", 0)
+    stores[0].covered(7, 2, 10)
+    assert (len(stores[0]), len(stores[1]), stores[0].next_at) == (1, 0, 510)
+    fleet.close()
+    named = {"v": "car-000001", "session": 7}
+    assert log_lines(tmp_path) == [
+        {"e": "dropped", **named, "number": 1},
+        {"e": "covered", **named, "number": 2},
+    ]
+    without = make_fleet(tmp_path / "without")
+    assert without.car(0).store is None
+    without.close()
+
+
 def test_the_log_closes_with_the_truth_about_every_driven_car(tmp_path):
     """A car that never drove is not in the log."""
     fleet = make_fleet(tmp_path, "--degraded", "4", "--onset-s", "0", "--onset-spread-s", "0")

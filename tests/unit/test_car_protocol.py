@@ -66,6 +66,7 @@ def test_birth_and_configuration_open_a_session():
 def test_telemetry_is_numbered_within_the_session():
     """Sequence numbers rise by one and begin again at 1 in the next session."""
     car = make_car()
+    car.connected(NOW)
     first, second = (car.telemetry(NOW + at, {"coolant_temp": 91.2}) for at in (1, 2))
     assert first.topic == "vehicles/car-000001/telemetry"
     assert read(first) == {
@@ -76,6 +77,7 @@ def test_telemetry_is_numbered_within_the_session():
     }
     assert (second.sequence, second.qos, second.retain) == (2, 1, False)
     car.connect(NOW + 1000)
+    car.connected(NOW + 1000)
     assert read(car.telemetry(NOW + 1001, {"speed": 1.0}))["sequence"] == 1
 
 

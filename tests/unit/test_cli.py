@@ -24,7 +24,17 @@ def elsewhere(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(
     "command",
-    [["up"], ["demo"], ["replay"], ["twin", "get"], ["twin", "command"], ["bench", "loop"]],
+    [
+        ["up"],
+        ["demo"],
+        ["replay"],
+        ["twin", "get"],
+        ["twin", "command"],
+        ["bench", "loop"],
+        ["rejected", "list"],
+        ["rejected", "show"],
+        ["rejected", "redrive"],
+    ],
 )
 def test_every_command_explains_itself(command):
     """--help says what it does and lists its options."""
@@ -46,6 +56,7 @@ def test_all_commands_are_listed():
         "evaluate",
         "models",
         "twin",
+        "rejected",
         "bench",
     ):
         assert name in done.output

@@ -251,6 +251,7 @@ def test_a_cut_message_is_rejected_as_too_large_with_its_full_size():
 def test_every_reason_a_car_can_cause_has_a_golden_input():
     """The list above covers the public reason codes, except those of the processes behind."""
     later = {"unknown_command", "unknown_vehicle", "unknown_content_type", "wrong_partition"}
+    later |= {"rate_limited"}
     assert {reason for reason, _, _ in BAD} == set(get_args(Reason)) - later
 
 

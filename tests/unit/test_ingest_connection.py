@@ -20,6 +20,7 @@ class Wire(asyncio.Transport):
         self.reading = True
         self.open = True
         self.ended = False
+        self.unsent = 0
         self.connection = None
 
     def write(self, data):
@@ -34,6 +35,9 @@ class Wire(asyncio.Transport):
 
     def resume_reading(self):
         self.reading = True
+
+    def get_write_buffer_size(self):
+        return self.unsent
 
     def can_write_eof(self):
         return True
@@ -128,6 +132,28 @@ def test_a_full_window_stops_reading_until_half_of_it_is_safe():
         given[1][1].ack()
         await turn()
         assert wire.reading
+
+    asyncio.run(play())
+
+
+def test_what_the_broker_says_of_itself_takes_no_place_in_the_window():
+    """At QoS 0 it is given and gone; at QoS 1 its PUBACK waits for those before it."""
+
+    async def play():
+        given, news = [], []
+        connection = Connection(4, 2, lambda m, r: given.append((m, r)), None, {"sy": news.append})
+        wire = Wire()
+        wire.connection = connection
+        connection.connection_made(wire)
+        said = [packets.encode_publish(4, Publish("sy", b"x", qos, qos * 9)) for qos in (0, 1)]
+        connection.data_received(message(1) + said[0] + said[0])
+        assert (len(given), news, wire.reading) == (1, [b"x", b"x"], True)
+        connection.data_received(said[1])
+        await turn()
+        assert (len(given), len(news), wire.take()) == (1, 3, b"")
+        given[0][1].ack()
+        await turn()
+        assert wire.take() == acks(1, 9)
 
     asyncio.run(play())
 
@@ -234,6 +260,95 @@ def test_a_subscription_needs_qos_1_for_every_filter(codes, refused):
             asyncio.run(play())
     else:
         asyncio.run(play())
+
+
+@pytest.mark.parametrize(("codes", "kept"), [("0011", None), ("0087", "b")])
+def test_a_subscription_that_the_broker_keeps_is_an_error(codes, kept):
+    """One that was not there is as good as ended; a refusal names the filter."""
+
+    async def play():
+        connection, wire, _ = await shaken(bytes.fromhex("2003000000"))
+        wire.take()
+        asking = asyncio.create_task(connection.unsubscribe(("a", "b")))
+        await turn()
+        assert wire.take() == packets.encode_unsubscribe(5, 1, ("a", "b"))
+        connection.data_received(bytes.fromhex("b005000100" + codes))
+        await asking
+
+    if kept is None:
+        asyncio.run(play())
+    else:
+        with pytest.raises(ConnectionRefused, match=f"'{kept}': 0x87"):
+            asyncio.run(play())
+
+
+def test_answers_find_their_questions_in_any_order():
+    """Packet ids tell SUBACK, UNSUBACK and PUBACK apart, and none is given twice."""
+
+    async def play():
+        connection, _, _ = await shaken(bytes.fromhex("2003000000"))
+        asked = [
+            asyncio.create_task(connection.ask(("a",), qos=0)),
+            asyncio.create_task(connection.publish(Publish("t", b"", qos=1))),
+            asyncio.create_task(connection.unsubscribe(("b",))),
+        ]
+        await turn()
+        connection.data_received(bytes.fromhex("b00400030000" + "40020002" + "900400010000"))
+        assert await asyncio.gather(*asked) == [b"\x00", 0, None]
+
+    asyncio.run(play())
+
+
+def test_a_message_of_qos_0_is_dropped_rather_than_kept_for_a_slow_broker():
+    """It is sent when the broker takes, and dropped when too much is unsent or nobody is there."""
+
+    async def play():
+        connection, wire, _ = await shaken(bytes.fromhex("20080000" + "05" + "2700000014"))
+        wire.take()
+        assert connection.publish_once(Publish("t", b"x"))
+        assert wire.take() == packets.encode_publish(5, Publish("t", b"x"))
+        assert not connection.publish_once(Publish("t", b"x" * 20)), "over the broker's maximum"
+        wire.unsent = module.UNSENT_BYTES + 1
+        assert not connection.publish_once(Publish("t", b"x"))
+        wire.unsent = 0
+        wire.close()
+        assert not connection.publish_once(Publish("t", b"x"))
+        assert wire.take() == b""
+
+    asyncio.run(play())
+
+
+@pytest.mark.parametrize("level", [4, 5])
+def test_a_session_is_ended_by_a_word_of_mqtt_5(level):
+    """The goodbye tells a broker of MQTT 5 to forget; 3.1.1 has the plain one only."""
+
+    async def play():
+        connection, wire, _ = wired(level)
+        connection.disconnect(end_session=True)
+        assert wire.take() == packets.encode_disconnect(end_session=level == 5)
+
+    asyncio.run(play())
+
+
+def test_who_we_are_is_said_in_every_connect():
+    """A probe needs to be let in as well as a session; a refusal names the settings."""
+
+    async def play():
+        user = packets.User("me", b"pw")
+        for code, level in ((0x87, 5), (0x86, 5), (5, 4), (4, 4)):
+            connection = Connection(level, 10, lambda *_: None, user)
+            wire = Wire()
+            wire.connection = connection
+            connection.connection_made(wire)
+            answer = bytes((0x20, 3, 0, code, 0) if level == 5 else (0x20, 2, 0, code))
+            asyncio.get_running_loop().call_soon(connection.data_received, answer)
+            with pytest.raises(ConnectionRefused, match="MQTT_USERNAME with MQTT_PASSWORD_FILE"):
+                await connection.connect(
+                    "up", clean_start=True, session_expiry_s=0, keep_alive_s=30
+                )
+            assert wire.take().endswith(b"\x00\x02me\x00\x02pw")
+
+    asyncio.run(play())
 
 
 def test_a_publish_returns_the_brokers_reason_code():
@@ -371,7 +486,7 @@ def test_the_handshake_ends_with_the_connection():
         asyncio.get_running_loop().call_soon(wire.close)
         await connection.connect("up", clean_start=True, session_expiry_s=0, keep_alive_s=30)
 
-    with pytest.raises(ConnectionLost, match="closed the connection"):
+    with pytest.raises(ConnectionLost, match="closed the connection, before it answered CONNECT"):
         asyncio.run(play())
 
 

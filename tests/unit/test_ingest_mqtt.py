@@ -6,9 +6,12 @@ import contextlib
 import pytest
 
 from ingest import mqtt
+from ingest.access import Access
 from ingest.errors import ConnectionLost, SessionTakenOver
 from ingest.mqtt import BACKOFF_FIRST_S, BACKOFF_LAST_S, Client, backoff_s
 from ingest.settings import Broker
+from ingest.topology import ORDERED, SHARED, Topology
+from twin.wire.topics import UP_FILTERS
 
 CONNACK_4, CONNACK_4_PRESENT = bytes.fromhex("20020000"), bytes.fromhex("20020100")
 CONNACK_5, CONNACK_5_PRESENT = bytes.fromhex("2003000000"), bytes.fromhex("2003010000")
@@ -19,7 +22,8 @@ TAKEN_OVER = bytes.fromhex("e0018e")
 class Script:
     """A broker whose answers to CONNECT the test gives; it grants every subscription.
 
-    `log` holds what came: ("connect", level, client id, clean), ("subscribe", number of filters).
+    `log` holds what came: ("connect", level, client id, clean), ("subscribe", number of filters),
+    ("unsubscribe", number of filters).
     """
 
     def __init__(self, *connacks):
@@ -40,6 +44,11 @@ class Script:
                     self.log.append(("subscribe", filters))
                     suback = body[:2] + (b"\x00" if level == 5 else b"") + b"\x01" * filters
                     writer.write(bytes((0x90, len(suback))) + suback)
+                elif kind == 10:
+                    filters = count_filters(body, 3 if level == 5 else 2, options=0)
+                    self.log.append(("unsubscribe", filters))
+                    unsuback = body[:2] + (bytes(1 + filters) if level == 5 else b"")
+                    writer.write(bytes((0xB0, len(unsuback))) + unsuback)
                 elif kind == 3 and self.silent:
                     self.unanswered += 1
                 elif kind == 3:
@@ -49,7 +58,7 @@ class Script:
 
     async def _connect(self, reader, writer):
         _, body = await read_packet(reader)
-        level, clean = body[6], body[7] == 2
+        level, clean = body[6], body[7] & 2 == 2
         at = 10 + (1 + body[10] if level == 5 else 0)
         client_id = body[at + 2 :].decode()
         self.log.append(("connect", level, client_id, clean))
@@ -68,10 +77,10 @@ async def read_packet(reader):
     return first >> 4, await reader.readexactly(size)
 
 
-def count_filters(body, at):
+def count_filters(body, at, options=1):
     found = 0
     while at < len(body):
-        at += 3 + int.from_bytes(body[at : at + 2], "big")
+        at += 2 + options + int.from_bytes(body[at : at + 2], "big")
         found += 1
     return found
 
@@ -83,7 +92,7 @@ def playing(play, script, monkeypatch, **options):
     async def run():
         server = await asyncio.start_server(script.serve, "127.0.0.1", 0)
         async with server:
-            broker = Broker(*server.sockets[0].getsockname())
+            broker = Broker(*server.sockets[0].getsockname()[:2])
             async with asyncio.timeout(10), Client(broker, "up", **options) as client:
                 await play(client)
             for writer in script.writers:
@@ -100,7 +109,8 @@ async def until(condition):
         await asyncio.sleep(0.001)
 
 
-FILTERS = {"filters": ("a/+", "b"), "on_message": lambda message, receipt: None}
+FILTERS = {"topology": Topology(), "on_message": lambda message, receipt: None}
+ALL = len(UP_FILTERS)
 
 
 def test_a_broker_of_mqtt_5_is_found_out_and_spoken_to_in_it(monkeypatch):
@@ -115,7 +125,7 @@ def test_a_broker_of_mqtt_5_is_found_out_and_spoken_to_in_it(monkeypatch):
     assert script.log == [
         ("connect", 5, "up-probe", True),
         ("connect", 5, "up", False),
-        ("subscribe", 2),
+        ("subscribe", ALL),
     ]
 
 
@@ -128,7 +138,7 @@ def test_a_broker_of_3_1_1_is_spoken_to_in_3_1_1(monkeypatch, probe_answer):
         await client.connected()
 
     playing(play, script, monkeypatch, **FILTERS)
-    assert script.log[1:] == [("connect", 4, "up", False), ("subscribe", 2)]
+    assert script.log[1:] == [("connect", 4, "up", False), ("subscribe", ALL)]
 
 
 def test_without_filters_nothing_is_kept_at_the_broker(monkeypatch):
@@ -156,7 +166,10 @@ def test_after_a_lost_connection_the_session_goes_on(monkeypatch, second, subscr
         await until(lambda: again and not client.fault)
 
     playing(play, script, monkeypatch, on_reconnect=lambda: again.append(1), **FILTERS)
-    assert script.log[3:] == [("connect", 5, "up", False), *([("subscribe", 2)] * subscribed_again)]
+    assert script.log[3:] == [
+        ("connect", 5, "up", False),
+        *([("subscribe", ALL)] * subscribed_again),
+    ]
 
 
 def test_a_failed_handshake_is_tried_again_from_the_probe(monkeypatch):
@@ -214,7 +227,7 @@ def test_what_a_callback_raises_ends_the_client(monkeypatch):
             await asyncio.shield(client.ended)
 
     script.connacks = [REFUSED_VERSION_4, CONNACK_4]
-    playing(play, script, monkeypatch, filters=("a",), on_message=broken)
+    playing(play, script, monkeypatch, topology=Topology(), on_message=broken)
 
 
 def test_publishing_needs_a_connection_and_waits_for_the_next_one(monkeypatch):
@@ -261,3 +274,93 @@ def test_the_back_off_doubles_up_to_its_cap_and_is_spread():
     assert wholes == sorted(wholes)
     assert [backoff_s(attempt, 0.0) for attempt in range(12)] == [whole / 2 for whole in wholes]
     assert backoff_s(10_000, 1.0) == BACKOFF_LAST_S
+
+
+def test_what_a_session_had_before_is_left_behind(monkeypatch):
+    """A session of another arrangement is unsubscribed, once the new filters are there, and once."""
+    script = Script(CONNACK_5, CONNACK_5_PRESENT, CONNACK_5_PRESENT)
+    again = []
+
+    async def play(client):
+        await client.connected()
+        script.writers[-1].close()
+        await until(lambda: again and not client.fault)
+
+    playing(play, script, monkeypatch, on_reconnect=lambda: again.append(1), **FILTERS)
+    assert script.log[2:] == [
+        ("subscribe", ALL),
+        # The shared ones of a worker among others, and what a probe may have left.
+        ("unsubscribe", len(SHARED) + 1),
+        ("connect", 5, "up", False),
+    ]
+
+
+NO_SHARING_5 = bytes.fromhex("2005000002" + "2a00")
+
+
+@pytest.mark.parametrize(
+    ("worker", "connack", "asked"),
+    [
+        (0, CONNACK_5, len(ORDERED) + len(SHARED)),
+        (1, CONNACK_5, len(SHARED)),
+        (0, NO_SHARING_5, ALL),
+        (1, NO_SHARING_5, 0),
+    ],
+)
+def test_a_broker_of_mqtt_5_says_whether_it_can_share(monkeypatch, worker, connack, asked):
+    """Workers share telemetry, or worker 0 reads all and the other stands by, connected and well."""
+    script = Script(CONNACK_5, connack)
+
+    async def play(client):
+        await client.connected()
+        assert client.faults() == {}
+
+    told = {**FILTERS, "topology": Topology(worker, 2)}
+    playing(play, script, monkeypatch, **told)
+    assert script.log[2:] == [("subscribe", asked)] * bool(asked)
+
+
+def test_what_the_broker_does_not_grant_is_a_fault_of_one_that_is_connected(monkeypatch):
+    """Messages go on being taken, and readiness has the sentence until a broker grants it."""
+    short = bytes.fromhex("2008000005" + "110000003c")
+    script = Script(CONNACK_5, short, CONNACK_5_PRESENT)
+    seen = []
+
+    async def play(client):
+        await client.connected()
+        seen.extend(client.faults().values())
+        script.writers[-1].close()
+        await until(lambda: not client.faults())
+
+    playing(play, script, monkeypatch, **FILTERS)
+    assert len(seen) == 1
+    assert "keeps our session for 60 s" in seen[0]
+
+
+def test_what_the_broker_says_of_itself_is_no_message(monkeypatch):
+    """Topics at the side go to their own callbacks and are acknowledged; the others do not change."""
+    script = Script(CONNACK_5, CONNACK_5)
+    news, messages = [], []
+
+    async def play(client):
+        await client.connected()
+        script.writers[-1].write(bytes.fromhex("3006000273790078" + "3005000163" + "0079"))
+        await until(lambda: messages)
+
+    told = {**FILTERS, "on_message": lambda message, _receipt: messages.append(message.topic)}
+    playing(play, script, monkeypatch, side={"sy": news.append}, **told)
+    assert script.log[2:] == [("subscribe", ALL), ("subscribe", 1)]
+    assert (news, messages) == ([b"x"], ["c"])
+
+
+def test_files_that_let_nobody_in_are_a_fault_until_they_do(monkeypatch, tmp_path):
+    """A password that is not there is named; when it is there the client connects by itself."""
+    path = tmp_path / "password"
+    script = Script(CONNACK_5, CONNACK_5)
+
+    async def play(client):
+        await until(lambda: "MQTT_PASSWORD_FILE" in client.fault)
+        path.write_text("word")
+        await client.connected()
+
+    playing(play, script, monkeypatch, access=Access(username="u", password_file=str(path)))

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from ingest import packets
 from ingest.errors import ProtocolError
-from ingest.packets import Connack, Disconnect, Pingresp, Puback, Publish, Suback
+from ingest.packets import Connack, Disconnect, Pingresp, Puback, Publish, Suback, Unsuback, User
 from ingest.parser import Parser
 
 
@@ -32,9 +32,18 @@ GOLDEN = {
                "1f0005676f6f6421", "2501"),
         Connack(False, 0, 20, 1000, 60, "good!"),
     ),
+    "connack 5 that grants less": (
+        5,
+        # session expiry, maximum QoS 0, nothing retained, no wildcards, no shared subscriptions
+        packet(0x20, "0000", "0d", "1100000e10", "2400", "2500", "2800", "2a00"),
+        Connack(False, 0, session_expiry_s=3600, maximum_qos=0, retains=False, wildcards=False,
+                shares=False),
+    ),
     "connack 5 from a 3.1.1 broker": (5, packet(0x20, "0001"), Connack(False, 1)),
     "suback 4": (4, packet(0x90, "000a", "0180"), Suback(10, b"\x01\x80")),
     "suback 5": (5, packet(0x90, "000a", "07", "1f000466696e65", "0101"), Suback(10, b"\x01\x01")),
+    "unsuback 4": (4, packet(0xB0, "000a"), Unsuback(10)),
+    "unsuback 5": (5, packet(0xB0, "000a", "00", "0011"), Unsuback(10, b"\x00\x11")),
     "publish 4 qos 0": (4, packet(0x30, TOPIC, "78"), Publish("a/b", b"x")),
     "publish 4 qos 1": (
         4,
@@ -114,6 +123,8 @@ def test_a_body_cut_short_is_read_as_what_it_is_or_refused(level, written, _mean
         (5, packet(0x20, "0000", "ffffffff01"), "longer than 4"),
         (4, packet(0x90, "0001"), "answers no filter"),
         (4, packet(0x40, "00"), "before its packet id"),
+        (4, packet(0xB0, "000100"), "too many"),
+        (5, packet(0xB0, "0001"), "ends too early"),
         (4, packet(0x40, "0007", "00"), "too many"),
         (4, packet(0xD0, "00"), "too many"),
         (4, packet(0x50, "000a"), "type 5"),
@@ -202,9 +213,32 @@ def test_what_the_client_writes_is_as_the_standard_says():
     assert packets.encode_subscribe(5, 9, ("b",), 1) == bytes.fromhex(
         "8207" + "0009" + "00" + "00016201"
     )
+    assert packets.encode_unsubscribe(4, 9, ("a/+", "b")) == bytes.fromhex(
+        "a20a" + "0009" + "0003612f2b" + "000162"
+    )
+    assert packets.encode_unsubscribe(5, 9, ("b",)) == bytes.fromhex(
+        "a206" + "0009" + "00" + "000162"
+    )
+    assert packets.encode_disconnect(end_session=True) == bytes.fromhex(
+        "e007" + "00" + "05" + "1100000000"
+    )
     assert packets.encode_puback(258) == bytes.fromhex("40020102")
     assert packets.encode_disconnect() == bytes.fromhex("e000")
     assert bytes.fromhex("c000") == packets.PINGREQ
+
+
+@pytest.mark.parametrize(
+    ("user", "flags", "written"),
+    [
+        (User("me"), "82", "00026d65"),
+        (User("me", b"\xff1"), "c2", "00026d65" + "0002ff31"),
+    ],
+)
+def test_name_and_password_are_written_as_the_standard_says(user, flags, written):
+    """Their flags are set, and they stand behind the client id, the password as any bytes."""
+    found = packets.encode_connect(4, "up", clean_start=True, keep_alive_s=30, user=user)
+    body = "00044d515454" + "04" + flags + "001e" + "00027570" + written
+    assert found == packet(0x10, body)
 
 
 def test_text_that_is_no_utf8_is_read_as_escapes():

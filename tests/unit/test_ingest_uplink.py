@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import threading
 
 import pytest
 from confluent_kafka import KafkaError, KafkaException
@@ -46,15 +47,18 @@ class Receipts:
         return receipt
 
 
-def total(counter):
-    return sum(
-        sample.value for sample in counter.collect()[0].samples if sample.name.endswith("_total")
+def scraped():
+    """Received, produced, rejected, in flight, of one scrape."""
+    families = {family.name: family for family in metrics.UPLINK_ACCOUNT.collect()}
+    return tuple(
+        sum(sample.value for sample in families[f"cartwin_uplink_{name}"].samples)
+        for name in ("received", "produced", "rejected", "in_flight")
     )
 
 
 def account(outbox):
-    counters = (metrics.UPLINK_RECEIVED, metrics.UPLINK_PRODUCED, metrics.UPLINK_REJECTED)
-    return *(total(counter) for counter in counters), len(outbox)
+    """As scraped, but in flight is what the outbox says."""
+    return *scraped()[:3], len(outbox)
 
 
 def playing(play):
@@ -133,6 +137,29 @@ def test_records_of_a_car_are_produced_in_the_order_of_receipt():
     playing(play)
 
 
+def test_every_scrape_balances_while_messages_move():
+    """A scrape in another thread never sees a message between two counters."""
+    done, wrong = threading.Event(), []
+
+    def scrape():
+        while not done.is_set():
+            received, produced, rejected, flying = scraped()
+            if received != produced + rejected + flying or flying < 0:
+                wrong.append((received, produced, rejected, flying))
+
+    thread = threading.Thread(target=scrape)
+    thread.start()
+    for number in range(20_000):
+        metrics.UPLINK_ACCOUNT.received("telemetry")
+        if number % 3:
+            metrics.UPLINK_ACCOUNT.produced("telemetry")
+        else:
+            metrics.UPLINK_ACCOUNT.rejected("out_of_range")
+    done.set()
+    thread.join()
+    assert wrong == []
+
+
 def test_a_record_kafka_will_never_take_ends_the_process_without_its_receipt():
     """A delivery error fails the outbox and the message is never acknowledged."""
 
@@ -161,6 +188,22 @@ def test_a_producer_that_takes_nothing_is_a_named_error(refusal):
         assert len(outbox) == 0
 
     playing(play)
+
+
+def test_a_message_may_be_as_long_as_is_set():
+    """MESSAGE_MAX_BYTES; a longer one is kept on `rejected` under too_large."""
+    payload = b'{"coolant_temp":91}'
+
+    async def topics_of(most):
+        producer = HeldProducer()
+        outbox = Outbox(producer)
+        message = Publish("vehicles/car-1/telemetry", payload)
+        Uplink(outbox, "enforce", FakeClock(), most).receive(0, message, Receipts()(""))
+        outbox.close()
+        return producer.records[0][0]
+
+    assert asyncio.run(topics_of(len(payload))) == "telemetry"
+    assert asyncio.run(topics_of(len(payload) - 1)) == "rejected"
 
 
 def test_numbers_given_by_the_bridge_grow_over_a_restart():

@@ -3,8 +3,8 @@
 import pytest
 
 from twin.causes import merged, named, whole
-from twin.patch import merge_patch
 from twin.wire.explain import cause_of
+from twin.wire.merge import merge_patch
 
 PART = ("config",)
 

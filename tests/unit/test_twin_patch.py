@@ -3,8 +3,9 @@
 import pytest
 
 from twin.effects import Refusal
-from twin.patch import check_shape, difference, equal, merge_patch
+from twin.patch import check_shape, difference, equal
 from twin.state import Limits
+from twin.wire.merge import merge_patch
 
 # RFC 7396, appendix A.
 VECTORS = [

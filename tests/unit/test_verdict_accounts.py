@@ -130,6 +130,10 @@ def test_a_loop_that_did_all_it_should_is_ok():
         "alarms_on_healthy": 0,
         "commands": {"succeeded": 1},
         "lost": 0,
+        "gaps": 0,
+        "held": 0,
+        "dropped": 0,
+        "again": 0,
         "alarms_on_degraded": 1,
         "degraded": 1,
         "decided": 1,
@@ -151,6 +155,68 @@ def test_one_dropped_record_is_exactly_one_lost(dropped):
     assert (line["lost"], line["kafka"], line["ok"]) == (1, 5, False)
     name = f"{fields['vehicle_id']} session {START} sequence {fields['sequence']}"
     assert any(name in problem for problem in line["problems"])
+
+
+def without_telemetry(*numbers):
+    """Kafka without these messages of the healthy car."""
+    return [
+        r
+        for r in records()
+        if r[0] != "telemetry" or r[1]["vehicle_id"] != HEALTHY or r[1]["sequence"] not in numbers
+    ]
+
+
+def keeping(*events):
+    """The log when the healthy car keeps 100 messages, and what its store told."""
+    lines = car_lines()
+    lines[0]["store"] = 100
+    return [
+        *lines,
+        *({"e": e, "v": HEALTHY, "session": START, "number": n} for e, n in events),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("events", "lost", "held", "dropped"),
+    [
+        ([], 0, 2, 0),
+        ([("covered", 1)], 0, 2, 0),
+        ([("covered", 2)], 1, 1, 0),
+        ([("covered", 3)], 2, 0, 0),
+        ([("dropped", 2)], 1, 1, 0),
+    ],
+)
+def test_what_a_car_holds_is_not_lost(events, lost, held, dropped):
+    """Lost is what it let go of: covered by an ack that was wrong, or acknowledged and dropped."""
+    line = judge(without_telemetry(2, 3), keeping(*events))
+    assert (line["lost"], line["held"], line["dropped"]) == (lost, held, dropped)
+    assert line["gaps"] == 2
+    assert any("held by their cars" in problem for problem in line["problems"]) == bool(held)
+
+
+@pytest.mark.parametrize(("event", "lost", "dropped"), [("dropped", 0, 1), ("covered", 1, 0)])
+def test_a_message_without_a_puback_is_lost_only_by_a_wrong_ack(event, lost, dropped):
+    """What a full store dropped nobody had promised; its number is a gap all the same."""
+    lines = [
+        line
+        for line in keeping((event, 2))
+        if not (line["e"] == "acked" and line["v"] == HEALTHY and line["sequence"] == 2)
+    ]
+    line = judge(without_telemetry(2), lines)
+    found = line["lost"], line["dropped"], line["held"], line["gaps"]
+    assert found == (lost, dropped, 0, 1)
+
+
+def test_a_number_that_was_never_sent_is_told():
+    """A gap in Kafka that the log of the car cannot explain."""
+    lines = [
+        line
+        for line in car_lines()
+        if not (line["e"] in ("sent", "acked") and line["v"] == HEALTHY and line["sequence"] == 2)
+    ]
+    line = judge(without_telemetry(2), lines)
+    assert (line["lost"], line["gaps"]) == (0, 1)
+    assert any("1 numbers are missing" in problem for problem in line["problems"])
 
 
 def test_a_message_that_was_not_acknowledged_is_not_lost():

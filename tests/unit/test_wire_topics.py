@@ -55,9 +55,9 @@ def test_state_topics_are_compacted_and_events_are_not():
     assert config["telemetry"] == {"cleanup.policy": "delete", "retention.ms": "604800000"}
 
 
-def test_only_rejected_and_twins_take_more_than_the_brokers_limit():
+def test_only_rejected_redrive_and_twins_take_more_than_the_brokers_limit():
     """A record fits `rejected` with the reason on top, a twin fits with the outputs of its batch."""
     limits = {spec.name: spec.config().get("max.message.bytes") for spec in topics.SPECS}
-    assert limits.pop("rejected") == str(topics.REJECTED_MAX_BYTES)
+    assert limits.pop("rejected") == limits.pop("redrive") == str(topics.REJECTED_MAX_BYTES)
     assert limits.pop("twins") == str(topics.TWINS_MAX_BYTES)
     assert set(limits.values()) == {None}

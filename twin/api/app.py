@@ -20,6 +20,7 @@ from twin.api import (
     routes_fleet,
     routes_later,
     routes_process,
+    routes_rejected,
     routes_twins,
 )
 from twin.api.middleware import Observe
@@ -38,6 +39,7 @@ _ROUTES = (
     routes_commands,
     routes_decisions,
     routes_fleet,
+    routes_rejected,
     routes_later,
     routes_process,
     page,

@@ -25,11 +25,11 @@ def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
     return described
 
 
-def body_of(shape: Any, *media_types: str) -> dict[str, Any]:
+def body_of(shape: Any, *media_types: str, required: bool = True) -> dict[str, Any]:
     """The `openapi_extra` of a route whose body is a JSON object of `shape`."""
     schema = TypeAdapter(shape).json_schema()
     content = {media_type: {"schema": schema} for media_type in media_types}
-    return {"requestBody": {"required": True, "content": content}}
+    return {"requestBody": {"required": required, "content": content}}
 
 
 def document(app: FastAPI) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from twin.api.filters import FIELDS
 from twin.api.problems import Problem
 from twin.api.services import Services
 from twin.api.tokens import decode_token
+from twin.wire.errors import Reason
 from twin.wire.ids import check_vehicle_id, vehicle_of
 from twin.wire.pointer import MAX_CHARS
 
@@ -102,6 +103,29 @@ class LatestQuery(_Query):
     """Of the latest commands of all vehicles."""
 
     limit: Limit = 25
+
+
+class RejectedQuery(_Query):
+    """Of a list of rejected records."""
+
+    reason: Annotated[Reason | None, Field(description="reason code")] = None
+    vehicle_id: Annotated[str | None, Field(description="of this vehicle")] = None
+    source: Annotated[
+        str | None,
+        Field(
+            max_length=1000,
+            description="where it came from, or the beginning of that, e.g. mqtt:vehicles/car-1/ or"
+            " kafka:scores/",
+        ),
+    ] = None
+    at_from: Annotated[
+        int | None, Field(alias="from", ge=0, description="rejected at this time or later, ms")
+    ] = None
+    at_to: Annotated[
+        int | None, Field(alias="to", ge=0, description="rejected before this time, ms")
+    ] = None
+    limit: Limit = 25
+    cursor: Cursor = None
 
 
 NoParameters = Annotated[NoQuery, Query()]

@@ -53,7 +53,8 @@ async def post_command(
     wish = Wish(
         "command",
         vehicle_id,
-        {"id": command_id, **body.model_dump()},
+        # A life that is not named is the owner's to choose: it is a setting of the worker.
+        {"id": command_id, **body.model_dump(exclude_none=True)},
         key=key,
         traceparent=trace,
     )

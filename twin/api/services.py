@@ -13,6 +13,7 @@ from fastapi import Depends, Request
 
 from twin.api.reader import Reader
 from twin.api.readiness import Readiness
+from twin.api.rejected_log import RejectedLog
 from twin.api.request_log import RequestLog
 from twin.api.requests import Requests
 from twin.api.settings import ApiSettings
@@ -31,6 +32,9 @@ class Services:
     readiness: Readiness
     clock: Clock
     wait_s: float
+    message_max_bytes: int
+    """Of a request's body."""
+    rejected: RejectedLog
     tasks: tuple[asyncio.Task[None], ...] = ()
 
     def ended(self) -> list[str]:
@@ -47,6 +51,7 @@ async def open_services(settings: ApiSettings, readiness: Readiness) -> AsyncIte
     reader = Reader(settings.redis_url)
     requests_log = RequestLog(settings.kafka_bootstrap, settings.api_wait_s)
     clock = SystemClock()
+    rejected = RejectedLog(settings.kafka_bootstrap, settings.api_wait_s)
     requests = Requests(reader, requests_log, clock, settings.api_wait_s)
     tasks = (
         asyncio.create_task(requests.poll(), name="replies-poll"),
@@ -54,7 +59,10 @@ async def open_services(settings: ApiSettings, readiness: Readiness) -> AsyncIte
         asyncio.create_task(readiness.run(reader, requests_log.fault), name="readiness"),
     )
     try:
-        yield Services(reader, requests, readiness, clock, settings.api_wait_s, tasks)
+        most = settings.message_max_bytes
+        yield Services(
+            reader, requests, readiness, clock, settings.api_wait_s, most, rejected, tasks
+        )
     finally:
         for task in tasks:
             task.cancel()
@@ -62,6 +70,7 @@ async def open_services(settings: ApiSettings, readiness: Readiness) -> AsyncIte
             if isinstance(result, Exception):
                 log.error("background task had failed", error=repr(result))
         await asyncio.to_thread(requests_log.close)
+        await asyncio.to_thread(rejected.close)
         await reader.close()
 
 

@@ -8,13 +8,14 @@ from collections.abc import Mapping
 from functools import cache, reduce
 from operator import or_
 from types import UnionType
-from typing import Any, NotRequired, TypedDict, get_args, get_origin, get_type_hints
+from typing import Any, Literal, NotRequired, TypedDict, get_args, get_origin, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, create_model
 from typing_extensions import is_typeddict
 
 from twin.wire import records
 from twin.wire.catalogue import SIGNALS
+from twin.wire.errors import Reason
 
 
 @cache
@@ -119,6 +120,84 @@ class Fleet(TypedDict):
     firmware: dict[str, int]
     signals: dict[str, Percentiles]
     alarms: list[Alarm]
+
+
+class RejectedItem(TypedDict):
+    """A rejected record without its bytes. Times in ms; `size` is the original's in bytes.
+
+    `at` is when it was rejected (the last time), `ingested_at` when it first arrived. `truncated` is
+    there when not all of its `size` bytes were kept.
+    """
+
+    id: str
+    at: int
+    reason: Reason
+    detail: str
+    source: str
+    attempts: int
+    vehicle_id: str | None
+    ingested_at: int
+    content_type: str | None
+    size: int
+    truncated: NotRequired[bool]
+    redriven_by: NotRequired[str]
+
+
+class OriginalHeader(TypedDict):
+    """A header of the original; `value` is text, or base64 when `encoding` says so."""
+
+    name: str
+    value: str
+    encoding: Literal["text", "base64"]
+
+
+class RejectedRecord(RejectedItem):
+    """A rejected record. `value`: the original, text or base64 as `encoding` says; null: it had none."""
+
+    encoding: Literal["text", "base64"]
+    value: str | None
+    headers: list[OriginalHeader]
+    headers_truncated: NotRequired[int]
+
+
+class RejectedPage(TypedDict):
+    """One page; `next_cursor` is null on the last. A page may be short, or empty, before the last."""
+
+    items: list[RejectedItem]
+    next_cursor: str | None
+
+
+class Redriven(TypedDict):
+    """A record was driven again: to which topic, and how often it was rejected before."""
+
+    id: str
+    topic: str
+    attempts: int
+    changed: bool
+
+
+class NotRedriven(TypedDict):
+    """Why a record was not driven again: code of a problem, and a sentence."""
+
+    id: str
+    code: str
+    detail: str
+
+
+class RedrivenMany(TypedDict):
+    """What became of a call: `matched` records, of which `redriven` are on their way.
+
+    `ids`: those redriven, or in a dry run all that match. `next_cursor`: where to go on, null at the end.
+    `cursor`: where this call began; a call with it finds the same records, none that came since.
+    """
+
+    dry_run: bool
+    matched: int
+    redriven: int
+    ids: list[str]
+    failed: list[NotRedriven]
+    cursor: str | None
+    next_cursor: str | None
 
 
 class ProblemDocument(TypedDict):

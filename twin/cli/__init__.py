@@ -4,7 +4,7 @@ import sys
 
 import typer
 
-from twin.cli import bench, demo, processes, query, replay, up
+from twin.cli import bench, broker, demo, processes, query, rejected, replay, up
 
 app = typer.Typer(
     name="cartwin",
@@ -26,7 +26,9 @@ app.command()(demo.demo)
 app.command()(replay.replay)
 processes.register(app)
 app.add_typer(query.app, name="twin")
+app.add_typer(rejected.app, name="rejected")
 app.add_typer(bench.app, name="bench")
+app.add_typer(broker.app, name="broker")
 
 
 def main() -> None:

@@ -3,12 +3,14 @@
     connect(now)            a new session: the last will, to be given with CONNECT
     connected(now)          birth and configuration, to be published after the subscriptions
     telemetry(now, signals) one message
-    receive(leaf, bytes)    what the cloud says: commands, desired
+    receive(leaf, bytes)    what the cloud says: commands, desired, ack
     due(now), next_at       what time brings: progress and ends of commands
+    again(now, room)        with a store: telemetry to send again
     goodbye(now)            before a wanted DISCONNECT
 
 Time is an argument (ms since 1970). Whoever has the connection publishes what these return, in
-order, at least once, and calls `due` only while connected.
+order, at least once, and calls `due` and `again` only while connected. A car with a store makes
+telemetry without a connection, too; it is numbered in the session that was, and need not be sent.
 """
 
 from collections.abc import Mapping
@@ -17,6 +19,7 @@ from typing import Any, Final
 
 from twin.client.commands import Commands, Outcome
 from twin.client.config import Config
+from twin.client.store import Store
 from twin.wire.codec import dump, parse_object
 from twin.wire.errors import Malformed
 from twin.wire.ids import check_vehicle_id
@@ -27,12 +30,16 @@ SUBSCRIBED: Final = ("commands", "desired")
 
 @dataclass(frozen=True, slots=True)
 class Publish:
-    """One MQTT message to publish. `sequence` is set on telemetry, `outcome` on an outcome."""
+    """One MQTT message to publish.
+
+    `session` and `sequence` are set on telemetry, `outcome` on an outcome.
+    """
 
     topic: str
     payload: bytes
     qos: int = 1
     retain: bool = False
+    session: int = 0
     sequence: int | None = None
     outcome: Outcome | None = None
 
@@ -41,7 +48,8 @@ class Car:
     """The protocol state of one car. `attributes` are fleet, model, firmware, vin.
 
     `interval_s` is the telemetry interval until the twin desires another; `durations_ms` replaces
-    how long the commands it names take. Raises `Misaddressed` for a bad vehicle id.
+    how long the commands it names take; `store` keeps telemetry until an ack covers it. Raises
+    `Misaddressed` for a bad vehicle id.
     """
 
     def __init__(
@@ -51,11 +59,16 @@ class Car:
         *,
         interval_s: float = 1.0,
         durations_ms: Mapping[str, int] | None = None,
+        store: Store | None = None,
     ) -> None:
         self.vehicle_id = check_vehicle_id(vehicle_id)
         self.attributes = dict(attributes)
         self.session = 0
+        """Of the connection, from `connect` on."""
+        self.numbered = 0
+        """The session that telemetry is numbered in: the last that was `connected`, 0 before any."""
         self.sequence = 0
+        self.store = store
         self._reports = 0
         self._config = Config(interval_s, interval_s)
         self._commands = Commands(durations_ms or {})
@@ -78,21 +91,24 @@ class Car:
     @property
     def subscriptions(self) -> tuple[str, ...]:
         """Topics to subscribe to with QoS 1, before anything is published."""
-        return tuple(mqtt_topic(self.vehicle_id, leaf) for leaf in SUBSCRIBED)
+        leaves = SUBSCRIBED if self.store is None else (*SUBSCRIBED, "ack")
+        return tuple(mqtt_topic(self.vehicle_id, leaf) for leaf in leaves)
 
     def connect(self, now_ms: int) -> Publish:
         """Begin a new session, whose number is the time; the last will to connect with.
 
-        Numbers start again, also desired versions: the twin says once a session what it wants.
+        Reports and desired versions start again: the twin says once a session what it wants.
         """
         self.session = max(now_ms, self.session + 1)
-        self.sequence = 0
         self._reports = 0
         self._config.version = 0
         return self._offline()
 
     def connected(self, now_ms: int) -> list[Publish]:
-        """The birth, and the configuration the car runs with."""
+        """The birth, and the configuration the car runs with. Telemetry is numbered from 1 again."""
+        self.numbered, self.sequence = self.session, 0
+        if self.store is not None:
+            self.store.rewind(now_ms)
         birth = {
             "state": "online",
             "session": self.session,
@@ -107,12 +123,17 @@ class Car:
     def telemetry(self, now_ms: int, signals: Mapping[str, float]) -> Publish:
         """The next telemetry message, numbered from 1 in every session."""
         self.sequence += 1
-        fields = {"event_time": now_ms, "session": self.session, "sequence": self.sequence}
-        return Publish(
-            mqtt_topic(self.vehicle_id, "telemetry"),
-            dump({**fields, **signals}),
-            sequence=self.sequence,
-        )
+        fields = {"event_time": now_ms, "session": self.numbered, "sequence": self.sequence}
+        payload = dump({**fields, **signals})
+        if self.store is not None:
+            self.store.keep(self.numbered, self.sequence, payload, now_ms)
+        return self._telemetry(self.numbered, self.sequence, payload)
+
+    def again(self, now_ms: int, room: int) -> list[Publish]:
+        """At most `room` messages that are held and to be sent again now."""
+        if self.store is None:
+            return []
+        return [self._telemetry(*held) for held in self.store.again(now_ms, room)]
 
     def receive(self, topic: str, payload: bytes, now_ms: int) -> list[Publish]:
         """Answer a message of the cloud. Raises a `WireError` when it cannot be understood."""
@@ -123,6 +144,9 @@ class Car:
             if confirmed is None:
                 return []
             return [self._reported(now_ms, confirmed, desired_version=self._config.version)]
+        if self.store is not None and topic == mqtt_topic(self.vehicle_id, "ack"):
+            _take_ack(self.store, parse_object(payload), now_ms)
+            return []
         raise Malformed(
             f"a message on {topic[:120]!r}; {' and '.join(self.subscriptions)} are subscribed",
             reason="unknown_topic",
@@ -135,6 +159,14 @@ class Car:
     def goodbye(self, now_ms: int) -> Publish:
         """The farewell before a wanted disconnect."""
         return self._offline(at=now_ms)
+
+    def _telemetry(self, session: int, sequence: int, payload: bytes) -> Publish:
+        if self.store is not None:
+            # Said anew each time: it tells the cloud what this car has heard of its acks.
+            held_from = self.store.held_from(session) or sequence
+            payload = b'{"held_from":%d,' % held_from + payload[1:]
+        topic = mqtt_topic(self.vehicle_id, "telemetry")
+        return Publish(topic, payload, session=session, sequence=sequence)
 
     def _offline(self, **more: Any) -> Publish:
         return self._publish(
@@ -171,3 +203,12 @@ class Car:
         self, leaf: str, record: Mapping[str, Any], *, retain: bool = False, **more: Any
     ) -> Publish:
         return Publish(mqtt_topic(self.vehicle_id, leaf), dump(record), retain=retain, **more)
+
+
+def _take_ack(store: Store, message: Mapping[str, Any], now_ms: int) -> None:
+    session, upto = message.get("session"), message.get("upto")
+    if type(session) is not int or type(upto) is not int:
+        raise Malformed(
+            f"ack of session {str(session)[:40]!r} up to {str(upto)[:40]!r}; integers are accepted"
+        )
+    store.covered(session, upto, now_ms)

@@ -186,7 +186,8 @@ def _problems(result: Result) -> list[str]:
     if tally.by_reason != plan.by_reason:
         found.append(
             f"rejected {_reasons(tally.by_reason)}, expected {_reasons(plan.by_reason)}:"
-            f" does the uplink run with VALIDATION={plan.mode}?"
+            f" does the uplink run with VALIDATION={plan.mode}"
+            + (" and UPLINK_VEHICLE_RATE=0?" if "rate_limited" in tally.by_reason else "?")
         )
     marked = plan.suspect if plan.mode == "warn" else 0
     if tally.suspect != marked:

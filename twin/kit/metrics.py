@@ -4,20 +4,76 @@ Names follow Prometheus' rules (base units, `_total`). One list means that dashb
 can be checked against it, and that a misspelt metric is a type error.
 """
 
+from collections.abc import Iterator
 from typing import Final
 
-from prometheus_client import Counter, Gauge, Histogram
+from prometheus_client import REGISTRY, Counter, Gauge, Histogram
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
 
 _LATENCY: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 
 # --- uplink: received = produced + rejected + in flight, always -----------------------------------
-UPLINK_RECEIVED = Counter("cartwin_uplink_received_total", "MQTT messages received", ["kind"])
-UPLINK_PRODUCED = Counter("cartwin_uplink_produced_total", "Messages that Kafka has", ["kind"])
-UPLINK_REJECTED = Counter("cartwin_uplink_rejected_total", "Messages sent to rejected", ["reason"])
-UPLINK_IN_FLIGHT = Gauge("cartwin_uplink_in_flight", "Received, not yet acknowledged by Kafka")
+
+
+class Account(Collector):
+    """What the uplink received and what became of it, of one moment in every scrape.
+
+    Counters that are read one after the other differ by what moves in between. Here one thread counts,
+    and a scrape copies first what is done, then what came, each in one step of the interpreter: the
+    difference is what is in flight, and a message that is forgotten stays there for all to see.
+    """
+
+    def __init__(self) -> None:
+        self._received: dict[str, int] = {}
+        self._produced: dict[str, int] = {}
+        self._rejected: dict[str, int] = {}
+        REGISTRY.register(self)
+
+    def received(self, kind: str) -> None:
+        """A message came."""
+        self._received[kind] = self._received.get(kind, 0) + 1
+
+    def produced(self, kind: str) -> None:
+        """Kafka has its record."""
+        self._produced[kind] = self._produced.get(kind, 0) + 1
+
+    def rejected(self, reason: str) -> None:
+        """Kafka has it among the rejected ones."""
+        self._rejected[reason] = self._rejected.get(reason, 0) + 1
+
+    def collect(self) -> Iterator[Metric]:
+        """Called for every scrape, by any thread."""
+        produced, rejected = self._produced.copy(), self._rejected.copy()
+        received = self._received.copy()
+        for name, help_text, label, values in (
+            ("received", "MQTT messages received", "kind", received),
+            ("produced", "Messages that Kafka has", "kind", produced),
+            ("rejected", "Messages that Kafka has in the topic rejected", "reason", rejected),
+        ):
+            family = CounterMetricFamily(f"cartwin_uplink_{name}", help_text, labels=[label])
+            for value, count in values.items():
+                family.add_metric([value], count)
+            yield family
+        yield GaugeMetricFamily(
+            "cartwin_uplink_in_flight",
+            "Received, and Kafka has not said that it has it",
+            sum(received.values()) - sum(produced.values()) - sum(rejected.values()),
+        )
+
+
+UPLINK_ACCOUNT = Account()
+UPLINK_REDRIVEN = Counter(
+    "cartwin_uplink_redriven_total", "Rejected messages that were driven again, judged", ["result"]
+)
+UPLINK_ACKS = Counter("cartwin_uplink_acks_total", "Acks to cars that a broker was given")
+UPLINK_ACK_SESSIONS = Gauge("cartwin_uplink_ack_sessions", "Sessions of cars followed for acks")
 UPLINK_SUSPECT = Counter("cartwin_uplink_suspect_total", "Messages kept with impossible values")
 UPLINK_RECONNECTS = Counter(
     "cartwin_uplink_reconnects_total", "Reconnects to the broker", ["shard"]
+)
+BROKER_DROPPED = Gauge(
+    "cartwin_broker_dropped", "Messages the MQTT broker says it dropped since its start", ["shard"]
 )
 UPLINK_SECONDS = Histogram(
     "cartwin_uplink_seconds", "Arrival to acknowledged by Kafka", buckets=_LATENCY

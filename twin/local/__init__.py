@@ -6,8 +6,10 @@
 * ports        free ports and taken ports
 * process      a child with a log file that ends with its parent
 * probe        is a part ready? (Kafka metadata, Redis PING, MQTT CONNACK, HTTP /readyz)
-* jars, kafka  Kafka's jars and the broker made of them
+* jars, kafka  Java programs from Maven, and Kafka's broker made of them
 * redis, mqtt  commands and configuration of the other two
+* broker_*     configuration of MQTT brokers from what they must keep; `access`: who may what;
+               `ca`: certificates; `refusals`: whom a broker refused; HiveMqBroker.java
 * amqtt_*      the pure Python MQTT broker in its own process
 * topics       Kafka topics from the catalogue
 * stack        `Stack(options)`: the plan in order, supervision, stop

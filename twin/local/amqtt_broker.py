@@ -1,4 +1,4 @@
-"""amqtt in a process of its own: `python -m twin.local.amqtt_broker HOST PORT`.
+"""amqtt in a process of its own: `python -m twin.local.amqtt_broker OPTIONS.json`.
 
 Ours are the connection and the routing; amqtt's are listener, CONNECT, packets, subscriptions,
 retained messages and the life of sessions. Stock amqtt 0.12.1 cannot keep what we promise:
@@ -11,10 +11,13 @@ retained messages and the life of sessions. Stock amqtt 0.12.1 cannot keep what 
 
 import asyncio
 import contextlib
+import json
 import logging
 import signal
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 from amqtt.broker import Broker
@@ -26,12 +29,6 @@ from twin.local.mqtt_frame import Message, matches
 
 log = logging.getLogger("twin.local.amqtt")
 
-# Cars take a few messages at a time; the uplink acknowledges after Kafka did.
-_WINDOW: Final = 2_000
-# For the session of a stopped uplink: 2,000 messages of 300 bytes a second for two minutes.
-_OUTBOX_BYTES: Final = 128 * 2**20
-_MAX_RETAINED: Final = 100_000
-_SESSION_EXPIRY_S: Final = 3_600
 _CONNECT_S: Final = 10.0
 _DROPS_S: Final = 2.0
 # As Mosquitto calls it.
@@ -39,17 +36,32 @@ _DROPS_TOPIC: Final = "$SYS/broker/publish/messages/dropped"
 _OUTBOX: Final = "cartwin.outbox"
 
 
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What is kept for clients: of each session, and of retained topics in all.
+
+    `window`: messages on their way to a client: cars take a few, the uplink acknowledges after Kafka
+    did. `outbox_bytes`: what waits for it, bookkeeping included.
+    """
+
+    window: int = 2_000
+    outbox_bytes: int = 128 * 2**20
+    session_expiry_s: int = 3_600
+    max_retained: int = 100_000
+
+
 class LoopbackBroker(Broker):
     """amqtt for local use: no users, QoS 0 and 1 to subscribers."""
 
-    def __init__(self, host: str, port: int) -> None:
+    def __init__(self, host: str, port: int, limits: Limits = Limits()) -> None:
         super().__init__(
             {
                 "listeners": {"default": {"type": "tcp", "bind": f"{host}:{port}"}},
-                "session_expiry_interval": _SESSION_EXPIRY_S,
+                "session_expiry_interval": limits.session_expiry_s,
                 "plugins": {},
             }
         )
+        self._limits = limits
         self._connections: dict[str, Connection] = {}
         self._wildcards: set[str] = set()
         self.dropped = 0
@@ -93,7 +105,11 @@ class LoopbackBroker(Broker):
         """Hand a message to every subscriber and retain it if it says so."""
         if message.retain:
             known = message.topic in self._retained_messages
-            if known or not message.data or len(self._retained_messages) < _MAX_RETAINED:
+            if (
+                known
+                or not message.data
+                or len(self._retained_messages) < self._limits.max_retained
+            ):
                 await self.retain_message(None, message.topic, message.data, message.qos)
             else:
                 self.dropped += 1
@@ -127,7 +143,8 @@ class LoopbackBroker(Broker):
         """What is on its way to `session` at QoS 1."""
         outbox: Outbox | None = session.attributes.get(_OUTBOX)
         if outbox is None:
-            outbox = session.attributes[_OUTBOX] = Outbox(_WINDOW, _OUTBOX_BYTES)
+            outbox = Outbox(self._limits.window, self._limits.outbox_bytes)
+            session.attributes[_OUTBOX] = outbox
         return outbox
 
     def _subscribers(self, topic: str) -> Iterator[tuple[Session, int]]:
@@ -178,9 +195,9 @@ def _client_id(session: Session) -> str:
     return client_id
 
 
-async def serve(host: str, port: int) -> None:
+async def serve(host: str, port: int, limits: Limits) -> None:
     """Serve until SIGTERM or SIGINT."""
-    broker = LoopbackBroker(host, port)
+    broker = LoopbackBroker(host, port, limits)
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -198,4 +215,6 @@ if __name__ == "__main__":
     logging.basicConfig(
         level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s %(message)s"
     )
-    asyncio.run(serve(sys.argv[1], int(sys.argv[2])))
+    options = json.loads(Path(sys.argv[1]).read_text())
+    address = options.pop("host"), options.pop("port")
+    asyncio.run(serve(*address, Limits(**options)))

@@ -5,7 +5,8 @@
   + AlreadyRunning        a stack of the same data directory is alive
   + ForeignDirectory      the data directory holds something that is not ours
   + MissingProgram        a program or package is not installed
-  + JarsUnavailable       Kafka's jars could not be downloaded
+  + JarsUnavailable       the jars of Kafka or HiveMQ could not be downloaded
+  + NotConfigurable       a broker cannot be configured as asked
   + NotReady              a part did not become ready before its deadline
   + Died                  a process ended although nobody asked it to
   + Interrupted           the user asked to stop while the stack was starting
@@ -35,7 +36,11 @@ class MissingProgram(LocalError):
 
 
 class JarsUnavailable(LocalError):
-    """Kafka's jars could not be downloaded."""
+    """The jars of Kafka or HiveMQ could not be downloaded."""
+
+
+class NotConfigurable(LocalError):
+    """A broker cannot be configured as asked."""
 
 
 class NotReady(LocalError):

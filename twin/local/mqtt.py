@@ -1,28 +1,36 @@
-"""The MQTT broker: Mosquitto where there is one, else amqtt in a process of its own."""
+"""The MQTT broker of a stack: Mosquitto where there is one, else amqtt; HiveMQ CE when asked for.
+
+Each runs in a process of its own with the configuration that `broker_config` makes.
+"""
 
 import os
 import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
+from twin.local import jars
+from twin.local.broker_config import BrokerSettings, Kind, Need, files
 from twin.local.errors import LocalError, MissingProgram
-from twin.local.options import MqttBroker
-from twin.local.ports import HOST
+from twin.local.options import FUNCTIONAL_JVM, MqttBroker
 
 # Debian installs servers where the PATH of a user does not look.
 _SBIN: Final = "/usr/sbin:/usr/local/sbin"
-# What a stopped uplink may leave waiting: 2,000 messages/s for 4 minutes (the default of 1,000
-# messages drops the rest silently).
-_MAX_QUEUED_MESSAGES: Final = 480_000
-_MAX_QUEUED_BYTES: Final = 512 * 2**20
-# Not yet acknowledged per client: the uplink acknowledges after Kafka did, some 10 ms later, so the
-# default of 20 would cap it near 2,000 messages/s.
-_MAX_INFLIGHT: Final = 4_000
-# Above the 128 KB that a message may have, so that the uplink rejects it with a reason instead of
-# the broker cutting the connection.
-_MAX_PACKET_BYTES: Final = 2**20
+# What a stopped uplink may leave waiting. amqtt keeps it in the memory of a Python process, and has
+# up to 2,000 cars.
+_NEEDS: Final[Mapping[Kind, Need]] = {
+    "mosquitto": Need(rate=2_000, outage_s=240, message_bytes=1_024),
+    "hivemq": Need(rate=2_000, outage_s=240, message_bytes=1_024),
+    "amqtt": Need(rate=1_000, outage_s=240, message_bytes=300),
+}
+_DEFAULT_WINDOW: Final = 4_000
+_HIVEMQ_JVM: Final = (
+    *FUNCTIONAL_JVM,
+    # What its libraries do, Java 25 warns of.
+    "--enable-native-access=ALL-UNNAMED",
+    "--sun-misc-unsafe-memory-access=allow",
+)
 
 
 def mosquitto_binary(environ: Mapping[str, str]) -> str | None:
@@ -30,12 +38,8 @@ def mosquitto_binary(environ: Mapping[str, str]) -> str | None:
     return shutil.which("mosquitto", path=f"{environ.get('PATH', '')}:{_SBIN}")
 
 
-def choose(wanted: MqttBroker, environ: Mapping[str, str]) -> MqttBroker:
-    """Which broker to start: "amqtt" or "mosquitto". Raises `LocalError`."""
-    if wanted not in ("auto", "amqtt", "mosquitto"):
-        raise LocalError(
-            f"MQTT broker {wanted!r} is unknown: auto, amqtt or mosquitto is accepted."
-        )
+def choose(wanted: MqttBroker, environ: Mapping[str, str]) -> Kind:
+    """Which broker to start. Raises `LocalError`."""
     if wanted == "auto":
         return "mosquitto" if mosquitto_binary(environ) else "amqtt"
     if wanted == "mosquitto" and mosquitto_binary(environ) is None:
@@ -44,41 +48,49 @@ def choose(wanted: MqttBroker, environ: Mapping[str, str]) -> MqttBroker:
             " install it (apt-get install mosquitto), use --mqtt amqtt, or set MQTT_URLS to use"
             " brokers that run elsewhere."
         )
+    if wanted not in _NEEDS:
+        raise LocalError(
+            f"MQTT broker {wanted!r} is unknown: auto, amqtt, mosquitto or hivemq is accepted."
+        )
     return wanted
 
 
-def mosquitto_config(directory: Path, port: int) -> str:
-    """mosquitto.conf of a broker on loopback with persistent sessions and room for an outage."""
-    lines = [
-        f"listener {port} {HOST}",
-        "allow_anonymous true",
-        "persistence true",
-        f"persistence_location {directory}/",
-        "autosave_interval 30",
-        "persistent_client_expiration 1d",
-        f"max_queued_messages {_MAX_QUEUED_MESSAGES}",
-        f"max_queued_bytes {_MAX_QUEUED_BYTES}",
-        f"max_inflight_messages {_MAX_INFLIGHT}",
-        f"max_packet_size {_MAX_PACKET_BYTES}",
-        "set_tcp_nodelay true",
-        "log_dest stdout",
-        "log_timestamp_format %Y-%m-%dT%H:%M:%S",
-        "log_type error",
-        "log_type warning",
-        "log_type notice",
-        "connection_messages false",
-    ]
-    if os.geteuid() == 0:
-        # Started by root it would become user `mosquitto`, who may not write to our directory.
-        lines.append("user root")
-    return "\n".join(lines) + "\n"
+def jars_of(kind: Kind) -> jars.Bundle | None:
+    """What has to be resolved before it can run."""
+    return jars.HIVEMQ if kind == "hivemq" else None
 
 
-def mosquitto_command(environ: Mapping[str, str], config: Path) -> list[str]:
-    """Run Mosquitto, which must be installed, in the foreground."""
-    return [mosquitto_binary(environ) or "mosquitto", "-c", str(config)]
+def local_settings(kind: Kind, folder: Path, port: int) -> BrokerSettings:
+    """A broker on loopback with room for an outage of the uplink."""
+    # Started by root, Mosquitto would become user `mosquitto`, who may not write to our directory.
+    user = "root" if os.geteuid() == 0 else None
+    return BrokerSettings(_NEEDS[kind], folder, port=port, window=_DEFAULT_WINDOW, user=user)
 
 
-def amqtt_command(port: int) -> list[str]:
-    """Run amqtt in the foreground."""
-    return [sys.executable, "-m", "twin.local.amqtt_broker", HOST, str(port)]
+def prepare(
+    kind: Kind, folder: Path, port: int, environ: Mapping[str, str], found: Sequence[str] = ()
+) -> list[str]:
+    """Write the configuration to `folder`; the command that runs the broker in the foreground.
+
+    `found`: the class path of `jars_of(kind)`.
+    """
+    return start_command(kind, local_settings(kind, folder, port), environ, found)
+
+
+def start_command(
+    kind: Kind, settings: BrokerSettings, environ: Mapping[str, str], found: Sequence[str] = ()
+) -> list[str]:
+    """Write the configuration to the settings' folder; the command that runs the broker."""
+    folder = settings.folder
+    folder.mkdir(parents=True, exist_ok=True)
+    made = files(kind, settings)
+    for name, text in made.items():
+        (folder / name).write_text(text)
+    config = str(folder / next(iter(made)))
+    if kind == "mosquitto":
+        return [mosquitto_binary(environ) or "mosquitto", "-c", config]
+    if kind == "amqtt":
+        return [sys.executable, "-m", "twin.local.amqtt_broker", config]
+    certificates = [] if settings.tls is None else [str(settings.tls)]
+    main = ["HiveMqBroker", str(folder), str(settings.window), *certificates]
+    return [jars.java(), *_HIVEMQ_JVM, "-cp", ":".join(found), *main]

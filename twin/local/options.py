@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Literal
 
-MqttBroker = Literal["auto", "amqtt", "mosquitto"]
+MqttBroker = Literal["auto", "amqtt", "mosquitto", "hivemq"]
 
 APPLICATION: Final[Mapping[str, tuple[str, ...]]] = {
     "uplink": ("-m", "ingest", "uplink"),

@@ -1,6 +1,7 @@
 """Free ports to take, and a clear word when a wanted one is taken."""
 
 import errno
+import os
 import random
 import socket
 import sys
@@ -16,7 +17,7 @@ _FREE_RANGE: Final = range(20_000, 30_000)
 _TRIES: Final = 200
 # A port is free until its server binds it, seconds later. Meanwhile a name in Linux' abstract namespace
 # keeps other processes from picking it, too; it goes with this process.
-_PICKED: Final[deque[socket.socket]] = deque()
+_PICKED: Final[deque[int]] = deque()
 _REMEMBERED: Final = 64
 
 
@@ -45,9 +46,9 @@ def _picked_first(port: int) -> bool:
     except OSError:
         name.close()
         return False
-    _PICKED.append(name)
+    _PICKED.append(name.detach())
     if len(_PICKED) > _REMEMBERED:
-        _PICKED.popleft().close()
+        os.close(_PICKED.popleft())
     return True
 
 

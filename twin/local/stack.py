@@ -14,10 +14,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
-from twin.local import data, kafka, mqtt, plan, probe, process, redis, topics
+from twin.local import data, jars, kafka, mqtt, plan, probe, process, redis, topics
 from twin.local.data import Endpoints
 from twin.local.errors import Died, Interrupted, LocalError
-from twin.local.jars import class_path_file
 from twin.local.options import APPLICATION, Options
 from twin.local.plan import Plan
 from twin.local.process import Child
@@ -117,12 +116,12 @@ class Stack:
     def _start_infrastructure(self, where: Plan) -> None:
         # Redis and MQTT come up while Kafka's directory is prepared. The order of the groups is the
         # reverse of the order in which they are stopped.
-        jars = [] if where.kafka_port is None else self._kafka_jars()
+        kafka_jars = [] if where.kafka_port is None else self._jars(jars.KAFKA)
         redis_child = self._start_redis(where)
         kafka_group: list[Child] = []
         self._groups.append(kafka_group)
         mqtt_child = self._start_mqtt(where)
-        formatting = self._format_kafka(where, jars)
+        formatting = self._format_kafka(where, kafka_jars)
         deadline = self._options.deadlines.infrastructure
         shown = probe.url_without_password(where.redis)
         self._wait("redis", shown, probe.redis_server(where.redis), deadline, redis_child)
@@ -134,7 +133,7 @@ class Stack:
                 raise Died(formatting.obituary())
         kafka_child = None
         if where.kafka_port is not None:
-            command = kafka.server_command(self._options.kafka_jvm, jars, self._kafka_config)
+            command = kafka.server_command(self._options.kafka_jvm, kafka_jars, self._kafka_config)
             kafka_child = self._spawn("kafka", command)
             kafka_group.append(kafka_child)
         self._wait("kafka", where.kafka, probe.kafka(where.kafka), deadline, kafka_child)
@@ -154,14 +153,11 @@ class Stack:
     def _start_mqtt(self, where: Plan) -> Child | None:
         if where.mqtt_port is None:
             return None
-        if mqtt.choose(self._options.mqtt, os.environ) == "mosquitto":
-            directory = self.data_dir / "mqtt"
-            directory.mkdir(exist_ok=True)
-            config = directory / "mosquitto.conf"
-            config.write_text(mqtt.mosquitto_config(directory, where.mqtt_port))
-            child = self._spawn("mosquitto", mqtt.mosquitto_command(os.environ, config))
-        else:
-            child = self._spawn("amqtt", mqtt.amqtt_command(where.mqtt_port))
+        kind = mqtt.choose(self._options.mqtt, os.environ)
+        bundle = mqtt.jars_of(kind)
+        found = [] if bundle is None else self._jars(bundle)
+        command = mqtt.prepare(kind, self.data_dir / "mqtt", where.mqtt_port, os.environ, found)
+        child = self._spawn(kind, command)
         self._groups.append([child])
         return child
 
@@ -169,21 +165,21 @@ class Stack:
     def _kafka_config(self) -> Path:
         return self.data_dir / "kafka.properties"
 
-    def _kafka_jars(self) -> list[str]:
-        jars = kafka.class_path(os.environ)
-        if jars is not None:
-            return jars
-        self._report("kafka", "downloading its jars (45 MB, once)")
-        file = class_path_file(os.environ)
-        resolving = self._spawn("kafka-jars", [sys.executable, "-m", "twin.local.jars", str(file)])
-        self._helper = resolving
+    def _jars(self, bundle: jars.Bundle) -> list[str]:
+        file = jars.class_path_file(os.environ, bundle)
+        found = jars.read_class_path(file)
+        if found is not None:
+            return found
+        self._report(bundle.name, f"downloading its jars ({bundle.megabytes} MB, once)")
+        command = [sys.executable, "-m", "twin.local.jars", bundle.name, str(file)]
+        resolving = self._helper = self._spawn(f"{bundle.name}-jars", command)
         self._run_to_end(resolving, self._options.deadlines.download)
-        jars = kafka.class_path(os.environ)
-        if resolving.exit_code() != 0 or jars is None:
-            raise kafka.jars_unavailable(resolving.log)
-        return jars
+        found = jars.read_class_path(file)
+        if resolving.exit_code() != 0 or found is None:
+            raise jars.unavailable(bundle, resolving.log)
+        return found
 
-    def _format_kafka(self, where: Plan, jars: list[str]) -> Child | None:
+    def _format_kafka(self, where: Plan, kafka_jars: list[str]) -> Child | None:
         """Write Kafka's configuration; start to prepare its directory if it is new."""
         if where.kafka_port is None or where.kafka_controller_port is None:
             return None
@@ -193,7 +189,7 @@ class Stack:
         )
         if kafka.is_formatted(log_dir):
             return None
-        command = kafka.format_command(self._options.kafka_jvm, jars, self._kafka_config)
+        command = kafka.format_command(self._options.kafka_jvm, kafka_jars, self._kafka_config)
         self._helper = self._spawn("kafka-format", command)
         return self._helper
 
@@ -202,6 +198,8 @@ class Stack:
         self._groups.append(group)
         for name in self._options.processes:
             told = {
+                # Here recordings of days are replayed in seconds.
+                "UPLINK_VEHICLE_RATE": os.environ.get("UPLINK_VEHICLE_RATE", "0"),
                 **where.environment(name, self.data_dir),
                 **self._options.env,
                 "VALIDATION": self._validation,

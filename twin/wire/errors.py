@@ -7,6 +7,7 @@
     - Misaddressed              topic, key and payload disagree on whose message it is
     - Invalid                   a field is missing, has the wrong type or an impossible value
     - TooLarge                  longer than the limit
+    - TooMany                   more messages than one vehicle may send
 """
 
 from typing import Literal
@@ -31,8 +32,12 @@ Reason = Literal[
     "too_deep",
     "empty",
     "limit_reached",
+    "rate_limited",
 ]
-"""Why a record went to `rejected`. The list is public: codes are added, never renamed."""
+"""Why a record went to `rejected`. The list is public: codes are added, never renamed.
+
+docs/rejected.md says what each one means.
+"""
 
 
 class CartwinError(Exception):
@@ -79,3 +84,9 @@ class TooLarge(WireError):
     """The message or document is over its limit."""
 
     default: Reason = "too_large"
+
+
+class TooMany(WireError):
+    """The vehicle sends more than one may."""
+
+    default: Reason = "rate_limited"

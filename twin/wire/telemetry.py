@@ -27,7 +27,7 @@ CLOCK_AHEAD_MS: Final = 300_000
 _FLOAT32_MAX: Final = 3.4028234663852886e38
 _INT32_MAX: Final = 2**31 - 1
 _INT64_MAX: Final = 2**63 - 1
-_HEADER = frozenset({"vehicle_id", "event_time", "session", "sequence", "traceparent"})
+_HEADER = frozenset({"vehicle_id", "event_time", "session", "sequence", "traceparent", "held_from"})
 
 
 @dataclass(slots=True)

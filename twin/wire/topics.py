@@ -24,6 +24,7 @@ CHANGES: Final = "changes"
 TWINS: Final = "twins"
 LEDGER: Final = "ledger"
 REJECTED: Final = "rejected"
+REDRIVE: Final = "redrive"
 MODELS: Final = "models"
 MODEL_STATUS: Final = "model-status"
 OPERATIONS: Final = "operations"
@@ -32,7 +33,7 @@ TRUTH: Final = "truth"
 HISTORY: Final = "history"
 
 REJECTED_MAX_BYTES: Final = 4 * 1024 * 1024
-"""The largest batch that topic `rejected` takes, and the largest that our producers make.
+"""The largest batch that topics `rejected` and `redrive` take, and the largest that our producers make.
 
 A record there is an original, which may be as long as Kafka's default limit (1 MiB), and the reason
 why it was not accepted on top.
@@ -92,6 +93,8 @@ SPECS: Final[tuple[TopicSpec, ...]] = (
     TopicSpec(TWINS, -1, compacted=True, max_message_bytes=TWINS_MAX_BYTES),
     TopicSpec(LEDGER, 30 * DAY_MS, compacted=True),
     TopicSpec(REJECTED, 30 * DAY_MS, max_message_bytes=REJECTED_MAX_BYTES),
+    # Rejected messages of cars, on their way to the uplink's judgement once more.
+    TopicSpec(REDRIVE, 7 * DAY_MS, max_message_bytes=REJECTED_MAX_BYTES),
     TopicSpec(MODELS, -1, partitioned=False, compacted=True),
     TopicSpec(MODEL_STATUS, -1, partitioned=False, compacted=True),
     TopicSpec(OPERATIONS, -1, partitioned=False, compacted=True),

@@ -1,0 +1,293 @@
+"""Several uplinks at one broker: they share telemetry, come and go, and lose nothing."""
+
+import asyncio
+import json
+import time
+from collections import Counter
+from contextlib import ExitStack
+
+import paho.mqtt.client as paho
+import pytest
+from confluent_kafka import Consumer, KafkaException, TopicPartition
+
+from ingest import probe
+from ingest.access import Access
+from ingest.connector import Connector
+from ingest.settings import parse_brokers
+from tests.mosquittos import PLENTY, own_mosquitto
+from tests.processes import Process, until
+from twin.local.data import Endpoints
+from twin.wire.codec import decode_telemetry
+
+pytestmark = pytest.mark.integration
+
+CARS = 50
+DEADLINE_S = 30
+
+__all__ = ["own_mosquitto"]
+
+
+class Fleet:
+    """Cars that publish in rounds, one message each, and what of it is in Kafka."""
+
+    def __init__(self, url, kafka):
+        self.session = time.time_ns() // 1_000_000
+        self.round = 0
+        self.seen = Counter()
+        self._client = client(url, f"fleet-{self.session}")
+        self._consumer = Consumer({"bootstrap.servers": kafka, "group.id": "fleet"})
+        known = self._consumer.list_topics("telemetry", timeout=30).topics["telemetry"]
+        places = [TopicPartition("telemetry", number) for number in known.partitions]
+        for place in places:
+            place.offset = until(lambda place=place: self._end(place), f"no end of {place}")[0]
+        self._consumer.assign(places)
+
+    def _end(self, place):
+        """(end offset,), or nothing before Kafka has chosen a leader for a new partition."""
+        try:
+            return self._consumer.get_watermark_offsets(place, timeout=30)[1:]
+        except KafkaException:
+            return None
+
+    def drive(self, rounds):
+        """Publish; returns the round numbers once the broker has them all."""
+        told = range(self.round, self.round + rounds)
+        self.round += rounds
+        for number in told:
+            said = {"event_time": self.session, "session": self.session, "sequence": number}
+            payload = json.dumps({**said, "speed": 1})
+            sent = [
+                self._client.publish(f"vehicles/{self.name(car)}/telemetry", payload, 1)
+                for car in range(CARS)
+            ]
+            for each in sent:
+                each.wait_for_publish(DEADLINE_S)
+        return told
+
+    def name(self, car):
+        return f"shared-{self.session}-{car}"
+
+    def arrived(self, rounds):
+        """Wait until Kafka has all messages of these rounds; how often it has each."""
+        wanted = {(self.name(car), number) for car in range(CARS) for number in rounds}
+        until(
+            lambda: self._read() and wanted <= self.seen.keys(),
+            lambda: f"{len(wanted - self.seen.keys())} of {len(wanted)} are not in Kafka",
+            DEADLINE_S,
+        )
+        return [self.seen[each] for each in wanted]
+
+    def _read(self):
+        for message in self._consumer.consume(1000, 0.05):
+            if message.key().startswith(f"shared-{self.session}-".encode()):
+                self.seen[message.key().decode(), decode_telemetry(message.value()).sequence] += 1
+        return True
+
+    def close(self):
+        self._client.disconnect()
+        self._client.loop_stop()
+        self._consumer.close()
+
+
+def client(url, client_id, *, clean=True):
+    """A connected paho client; `client.present` tells whether the broker had its session."""
+    made = paho.Client(paho.CallbackAPIVersion.VERSION2, client_id, clean_session=clean)
+    made.max_inflight_messages_set(CARS)
+    made.present = None
+
+    def connected(made, _data, flags, _code, _said):
+        made.present = flags.session_present
+
+    made.on_connect = connected
+    host, _, port = url.removeprefix("mqtt://").partition(":")
+    made.connect(host, int(port))
+    made.loop_start()
+    until(lambda: made.present is not None, "no CONNACK", DEADLINE_S)
+    return made
+
+
+def session_is_there(url, client_id):
+    """Whether a broker keeps a session under a name; it is gone afterwards."""
+    asking = client(url, client_id, clean=False)
+    asking.disconnect()
+    asking.loop_stop()
+    ending = client(url, client_id)
+    ending.disconnect()
+    ending.loop_stop()
+    return asking.present
+
+
+@pytest.fixture
+def uplink(kafka, tmp_path):
+    """Start uplinks that end with the test: `uplink(url, worker, workers)`."""
+    with ExitStack() as started:
+
+        def start(url, worker=0, workers=1, **told):
+            folder = tmp_path / f"uplink-{len(list(tmp_path.iterdir()))}"
+            folder.mkdir()
+            made = Process(
+                "uplink",
+                Endpoints(None, (url,), kafka, "", 0),
+                folder,
+                UPLINK_WORKER=str(worker),
+                UPLINK_WORKERS=str(workers),
+                **told,
+            )
+            made.folder = folder
+            started.callback(made.stop)
+            return made.start()
+
+        yield start
+
+
+@pytest.fixture
+def fleet(kafka):
+    """Make fleets that are closed with the test."""
+    with ExitStack() as made:
+
+        def make(url):
+            cars = Fleet(url, kafka)
+            made.callback(cars.close)
+            return cars
+
+        yield make
+
+
+def log_of(process):
+    return "".join(path.read_text() for path in sorted(process.folder.glob("*.log")))
+
+
+def received(process):
+    return process.metrics()["cartwin_uplink_received_total"]
+
+
+def balances(process):
+    """received = produced + rejected + in flight, once nothing is in flight any more."""
+    name = "cartwin_uplink_{}".format
+    found = process.metrics()
+    return (
+        found
+        and found[name("in_flight")] == 0
+        and found[name("received_total")]
+        == (found[name("produced_total")] + found[name("rejected_total")])
+    )
+
+
+@pytest.mark.parametrize(
+    "broker", ["own_mosquitto", pytest.param("hivemq", marks=pytest.mark.deep)]
+)
+def test_workers_come_and_go_and_nothing_is_lost(request, uplink, fleet, broker):
+    """1 -> 2 workers -> one killed and back -> one stopped for good -> 1: all there, none doubled."""
+    found = request.getfixturevalue(broker)
+    url = found if broker == "hivemq" else found.start(*PLENTY).url
+    cars = fleet(url)
+    alone = uplink(url).ready()
+    assert set(cars.arrived(cars.drive(4))) == {1}
+    assert alone.stop() == 0
+
+    first, second = uplink(url, 0, 2).ready(), uplink(url, 1, 2).ready()
+    assert set(cars.arrived(cars.drive(10))) == {1}, "a subscription is doubled"
+    if broker == "own_mosquitto":
+        # HiveMQ gives the second one something only when the first one's window is full.
+        assert received(first) > 0
+        assert received(second) > 0
+    for each in (first, second):
+        until(lambda each=each: balances(each), f"the account does not balance: {each.metrics()}")
+
+    before = cars.drive(10)
+    second.kill()
+    meanwhile = cars.drive(10)
+    second.start().ready()
+    cars.arrived([*before, *meanwhile, *cars.drive(5)])
+
+    under_way = cars.drive(10)
+    assert second.stop() == 0
+    assert set(cars.arrived([*under_way, *cars.drive(10)])) == {1}
+    assert "left for good" in log_of(second)
+    assert not session_is_there(url, "cartwin-uplink-0-1")
+
+    assert first.stop() == 0
+    alone = uplink(url).ready()
+    assert set(cars.arrived(cars.drive(4))) == {1}, "a subscription of two workers is left"
+    assert received(alone) == 4 * CARS
+
+
+def test_a_broker_without_shared_subscriptions_is_read_by_one(amqtt, uplink, fleet):
+    """amqtt: worker 0 reads all cars, the other is ready and stands by; both end in order."""
+    first, second = uplink(amqtt, 0, 2).ready(), uplink(amqtt, 1, 2).ready()
+    cars = fleet(amqtt)
+    assert set(cars.arrived(cars.drive(4))) == {1}
+    assert received(first) == 4 * CARS
+    assert received(second) == 0
+    assert '"role":"stands by"' in log_of(second).replace(": ", ":")
+    assert "no shared subscriptions" in log_of(second)
+    assert (first.stop(), second.stop()) == (0, 0)
+    assert not session_is_there(amqtt, "cartwin-uplink-0-1")
+
+
+def connector(url):
+    (broker,) = parse_brokers(url)
+    return Connector(broker, Access())
+
+
+def test_whether_a_broker_of_3_1_1_can_share_is_found_out(own_mosquitto, amqtt):
+    """It cannot say so: Mosquitto, spoken to in 3.1.1, shares; amqtt takes the filter for a topic."""
+    own_mosquitto.start()
+    assert asyncio.run(probe.shares(connector(own_mosquitto.url), "asking")) is True
+    assert asyncio.run(probe.shares(connector(amqtt), "asking")) is False
+
+
+@pytest.mark.parametrize("level", [4, 5])
+def test_how_much_a_broker_keeps_is_counted(own_mosquitto, level):
+    """Enough, or what its limit lets through; nothing of the question is left at the broker."""
+    url = own_mosquitto.start("max_queued_messages 100").url
+    assert asyncio.run(probe.keeps(connector(url), level, "asking", 50)) == 50
+    # Those that would be in flight count besides, 20 by default.
+    assert 100 <= asyncio.run(probe.keeps(connector(url), level, "asking", 300)) <= 120
+    assert not session_is_there(url, "asking-probe")
+    assert not session_is_there(url, "asking-speaker")
+
+
+def test_amqtt_keeps_enough(amqtt, uplink):
+    """The uplink is ready at it, and the question was no drop."""
+    process = uplink(amqtt, UPLINK_QUEUE_PROBE="2000").ready()
+    assert process.metrics()["cartwin_broker_dropped"] == 0
+    assert not session_is_there(amqtt, "cartwin-uplink-0-probe")
+
+
+def test_a_queue_that_is_too_short_is_found_out_and_its_drops_are_counted(own_mosquitto, uplink):
+    """Mosquitto with 1,000 queued messages: not ready, says why; ready when it was given more."""
+    short = ("max_queued_messages 1000", "sys_interval 1")
+    url = own_mosquitto.start(*short).url
+    process = uplink(url, UPLINK_QUEUE_PROBE="2000")
+
+    def why():
+        status, text = process.get("/readyz")
+        return status == 503 and json.loads(text)["why"].get(f"{url} queue", "")
+
+    said = until(lambda: "kept" in (why() or "") and why(), lambda: process.get("/readyz"))
+    assert "max_queued_messages" in said
+
+    absent = client(url, "absent", clean=False)
+    granted = []
+    absent.on_subscribe = lambda *said: granted.append(said)
+    absent.subscribe("lost", 1)
+    until(lambda: granted, "no SUBACK", DEADLINE_S)
+    absent.disconnect()
+    absent.loop_stop()
+    speaking = client(url, "speaking")
+    sent = [speaking.publish("lost", b"x", 1) for _ in range(1500)]
+    for each in sent:
+        each.wait_for_publish(DEADLINE_S)
+    speaking.disconnect()
+    speaking.loop_stop()
+    # 1,000 stay in the queue, and up to 20 besides count as in flight.
+    until(
+        lambda: 480 <= process.metrics()["cartwin_broker_dropped"] <= 500,
+        lambda: f"drops: {process.metrics()['cartwin_broker_dropped']}",
+    )
+    assert "the broker drops messages" in log_of(process)
+
+    own_mosquitto.stop()
+    own_mosquitto.start(*PLENTY)
+    process.ready()
