@@ -40,6 +40,8 @@ class Bridge:
     processes: int
     install: Callable[[Path], Sequence[str]]
     start: Callable[[Sequence[str], Door, int], tuple[list[str], dict[str, str]]]
+    clients: Callable[[Door], list[str]]
+    """MQTT client ids, whose sessions the broker keeps when the run is over."""
     has_health: bool = False
     """Says on /readyz when it is subscribed; the others print their settings then."""
 
@@ -57,6 +59,8 @@ def _uplink(workers: int) -> Bridge:
             "HEALTH_PORT": str(door.health_ports[number]),
             "UPLINK_WORKER": str(number),
             "UPLINK_WORKERS": str(workers),
+            # The feeder's cars say in a second what others say in minutes; the limit itself is on.
+            "UPLINK_VEHICLE_RATE": "100000",
             "LOG_FORMAT": "json",
             "PYTHONPATH": str(ROOT),
         }
@@ -69,15 +73,19 @@ def _uplink(workers: int) -> Bridge:
         workers,
         lambda _home: [sys.executable],
         start,
+        lambda _door: ["cartwin-uplink-0", *(f"cartwin-uplink-0-{n}" for n in range(1, workers))],
         has_health=True,
     )
 
 
 def _peer(name: str, about: str) -> Bridge:
+    def clients(door: Door) -> list[str]:
+        return [f"{name}-{door.run}"]
+
     def start(head: Sequence[str], door: Door, _number: int) -> tuple[list[str], dict[str, str]]:
         words = {
             "--mqtt-port": str(door.mqtt_port),
-            "--client-id": f"{name}-{door.run}",
+            "--client-id": clients(door)[0],
             "--bootstrap": door.bootstrap,
             "--qos": str(door.qos),
             "--schema": str(_SCHEMA),
@@ -86,7 +94,14 @@ def _peer(name: str, about: str) -> Bridge:
         return [*head, *(part for pair in words.items() for part in pair)], _inherited()
 
     script = str(SOURCES / f"{name}_bridge.py")
-    return Bridge(name, about, 1, lambda home: [virtual_environment(home, "ingest"), script], start)
+    return Bridge(
+        name,
+        about,
+        1,
+        lambda home: [virtual_environment(home, "ingest"), script],
+        start,
+        clients,
+    )
 
 
 BRIDGES: Final = (

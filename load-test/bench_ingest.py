@@ -30,6 +30,7 @@ from bench_process import cpu_s, resident_bytes
 from bench_run import settings_of
 from bench_stack import at_least, common_options, on_stack
 from bench_storm import LEAST_PER_S, StormFailed, storm
+from mqtt_feeder import connect
 from twin.local import Endpoints, LocalError, Stack
 from twin.local.options import BENCHMARK_JVM
 from twin.local.ports import PortPicker
@@ -226,6 +227,8 @@ class Bench:
             settings = settings_of(children[0].log) or {"all": "defaults of ingest/settings.py"}
         finally:
             stop_all(children, _STOP_S)
+            for client in bridge.clients(door):
+                connect(self._mqtt_port, client).close()  # a clean session ends the kept one
         lost, doubled = self._account(total)
         return Figures(
             cpu_us=spent / options.messages * 1e6,
