@@ -64,6 +64,7 @@ class Broker:
                 **self._common,
                 "partitioner": "murmur2_random",
                 "acks": "all",
+                "max.in.flight": 1,  # more lose the first batches of a new topic (DECISIONS 34)
                 "enable.idempotence": True,
                 "linger.ms": 20,
                 "queue.buffering.max.messages": 1_000_000,
