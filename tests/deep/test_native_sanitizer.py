@@ -12,7 +12,11 @@ pytestmark = [pytest.mark.deep, pytest.mark.timeout(900)]
 
 ROOT = Path(__file__).parents[2]
 SANITIZE = "-fsanitize=address,undefined -fno-wrapv"
-TESTS = ("tests/property/test_native_fuzz.py", "tests/unit/test_native_bounds.py")
+TESTS = (
+    "tests/property/test_native_fuzz.py",
+    "tests/property/test_laws_intake.py",
+    "tests/unit/test_native_bounds.py",
+)
 
 
 def _run(folder, *arguments, **environment):

@@ -39,6 +39,7 @@ ORDINARY = st.fixed_dictionaries(
         "event_time": st.integers(0, NOW + CLOCK_AHEAD_MS),
         "session": st.integers(0, 10**18 - 1),
         "sequence": st.integers(0, 10**18 - 1),
+        "held_from": st.integers(0, 10**18 - 1),
     }
     | {
         s.name: st.integers(max(int(s.low), -(2**31)), int(s.high))
@@ -67,7 +68,7 @@ SAID = """
 3.4028234663852886e38 3.4028234663852887e38 3.5e38 1790000300000 1790000300001
 """
 NAMED = """
-vehicle_id event_time session sequence traceparent unknown coolant_tem coolant_temp coolant_temps
+vehicle_id event_time session sequence held_from traceparent unknown coolant_tem coolant_temp coolant_temps
 speed tire_pressure_1_1 control_unit_firmware latitude sp\\u0065ed
 """
 TOKENS = st.sampled_from(SAID.split()) | st.floats(allow_nan=False, allow_infinity=False).map(repr)

@@ -23,8 +23,9 @@ cdef enum:
     SESSION = 1
     SEQUENCE = 2
     VEHICLE_ID = 3
-    HEADER = 4
-    MAX_NAMES = 260
+    HELD_FROM = 4  # for the bridge alone (ingest.acks)
+    HEADER = 5
+    MAX_NAMES = 261
     MAX_VEHICLE_ID = 64
     MAX_HEAD = 16
     # The head, the id, three numbers, two bytes; a branch and at most 5 bytes for each signal.
@@ -66,7 +67,7 @@ cdef class Intake:
         cdef list rows = list(signals)
         cdef int place
         self._names = tuple(
-            [b"event_time", b"session", b"sequence", b"vehicle_id"]
+            [b"event_time", b"session", b"sequence", b"vehicle_id", b"held_from"]
             + [name.encode() for name, *_ in rows]
         )
         self._count = len(self._names)
@@ -88,7 +89,7 @@ cdef class Intake:
         cdef Py_ssize_t id_size = PyBytes_GET_SIZE(vehicle_id)
         cdef bint[MAX_NAMES] seen
         cdef double[MAX_NAMES] values
-        cdef int64_t[3] header
+        cdef int64_t[HEADER] header
         cdef Number number
         cdef int place = self._count - 1
         cdef bint any_signal = False
