@@ -65,9 +65,9 @@ def producer(bootstrap: str, client_id: str, **overrides: Any) -> Producer:
             "client.id": client_id,
             "enable.idempotence": True,
             "acks": "all",
-            # More would lose records. A leader that knows nothing of a producer yet takes any batch of it: the
-            # second, too, after it has refused the first (it was not leader yet). librdkafka then calls both
-            # delivered. Measured: no slower (DECISIONS 34).
+            # More would lose records. A leader that knows nothing of a producer yet takes any batch of
+            # it: the second, too, after it has refused the first (it was not leader yet). librdkafka
+            # then calls both delivered. Measured: no slower (DECISIONS 34).
             "max.in.flight": 1,
             "partitioner": "murmur2_random",
             "linger.ms": 5,
