@@ -68,8 +68,8 @@ SAID = """
 3.4028234663852886e38 3.4028234663852887e38 3.5e38 1790000300000 1790000300001
 """
 NAMED = """
-vehicle_id event_time session sequence held_from traceparent unknown coolant_tem coolant_temp coolant_temps
-speed tire_pressure_1_1 control_unit_firmware latitude sp\\u0065ed
+vehicle_id event_time session sequence held_from traceparent unknown coolant_tem coolant_temp
+coolant_temps speed tire_pressure_1_1 control_unit_firmware latitude sp\\u0065ed
 """
 TOKENS = st.sampled_from(SAID.split()) | st.floats(allow_nan=False, allow_infinity=False).map(repr)
 NAMES = st.sampled_from(NAMED.split())
