@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from ingest.settings import IngestSettings, UplinkSettings
 from models.settings import ScorerSettings, StoreSettings, TrainerSettings
 from twin.__main__ import main
 from twin.api.settings import ApiSettings
@@ -16,6 +17,8 @@ PAGE = Path(__file__).parents[2] / "docs" / "settings.md"
 TABLES = {
     "kafka": (KafkaSecurity, None),
     "every process": (Settings, KafkaSecurity),
+    "uplink and downlink": (IngestSettings, Settings),
+    "uplink": (UplinkSettings, IngestSettings),
     "worker": (WorkerSettings, Settings),
     "api": (ApiSettings, Settings),
     "scorer and trainer": (StoreSettings, Settings),
