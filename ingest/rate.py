@@ -6,6 +6,7 @@ that floods its telemetry keeps its status and its outcomes.
 
 After a silence of all cars what comes is a backlog: Kafka or the broker was away, and a car's messages of
 that whole time arrive together. Then buckets hold that much more, until as much time has passed again.
+How long it was before the first message of all only the caller knows (`away_ms`).
 
 A bucket is one number: when it will be full again. One that is full need not be remembered, so two
 generations of BURST_S each are all the state, of at most MOST buckets each.
@@ -28,6 +29,7 @@ class RateLimit:
     """
 
     __slots__ = (
+        "_away_ms",
         "_backlog_ms",
         "_backlog_until",
         "_cost",
@@ -40,7 +42,7 @@ class RateLimit:
         "per_s",
     )
 
-    def __init__(self, per_s: float, most: int = MOST) -> None:
+    def __init__(self, per_s: float, most: int = MOST, *, away_ms: int = 0) -> None:
         self.per_s = per_s
         self._cost = 1000 / per_s
         self._most = most
@@ -49,6 +51,7 @@ class RateLimit:
         self._old: dict[str, float] = {}
         self._fresh: dict[str, float] = {}
         self._start = self._end = 0
+        self._away_ms = min(away_ms, MOST_BACKLOG_MS)
         self._backlog_ms = self._backlog_until = 0
 
     def admit(self, topic: str, now_ms: int) -> bool:
@@ -77,7 +80,7 @@ class RateLimit:
 
     def _turn(self, now_ms: int) -> None:
         """The next generation begins."""
-        silence = now_ms - self._end if self._end else 0
+        silence = now_ms - self._end if self._end else self._away_ms
         # Else: untouched for so long that they are full; or the clock was set back, and nobody knows.
         self._old = self._fresh if 0 <= silence < _GENERATION_MS else {}
         self._fresh = {}

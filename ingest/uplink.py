@@ -29,7 +29,7 @@ from ingest.mqtt import Client
 from ingest.outbox import Outbox
 from ingest.packets import Publish
 from ingest.process import DRAIN_S, Readiness, await_topics, first, run
-from ingest.rate import RateLimit
+from ingest.rate import MOST_BACKLOG_MS, RateLimit
 from ingest.settings import UplinkSettings
 from ingest.shard import Shard
 from twin.kit import logs, metrics
@@ -65,14 +65,17 @@ class Uplink:
         max_bytes: int = codec.MAX_MESSAGE_BYTES,
         acks: Acks | None = None,
         rate: int = 0,
+        away_ms: int = 0,
     ) -> None:
-        """`rate`: most messages/s of a car on one topic; 0 = no limit."""
+        """`rate`: most messages/s of a car on one topic; 0 = no limit. `away_ms`: for so long brokers
+        may have kept what comes first."""
         self._outbox = outbox
         self._acks = acks
         self._mode: Validation = mode
         self._clock = clock
         self._max_bytes = max_bytes
         self._rate = rate
+        self._away_ms = away_ms
         self._limits: dict[int, RateLimit] = {}
         self.received = 0
         self.rejected: Counter[Reason] = Counter()
@@ -87,7 +90,7 @@ class Uplink:
         self.received += 1
         limit = self._limits.get(shard)
         if limit is None and self._rate:
-            limit = self._limits[shard] = RateLimit(self._rate)
+            limit = self._limits[shard] = RateLimit(self._rate, away_ms=self._away_ms)
         accepted = accept(
             message,
             shard=shard,
@@ -154,6 +157,8 @@ async def serve(
         settings.message_max_bytes,
         acks,
         rate=settings.uplink_vehicle_rate,
+        # How long nobody read is not known to who begins.
+        away_ms=MOST_BACKLOG_MS,
     )
     shards = tuple(
         Shard(settings, number, broker, partial(uplink.receive, number))

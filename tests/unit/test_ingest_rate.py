@@ -46,6 +46,12 @@ def test_a_rate_below_one_in_ten_seconds_still_lets_one_through():
     assert passed(limit, "a", T0, 3) == 1
 
 
+def test_what_comes_first_may_have_waited():
+    """Nobody read for five minutes before this limit began; for more than an hour is as for an hour."""
+    assert passed(RateLimit(1, away_ms=300_000), "a", T0, 1000) == BURST_S + 310
+    assert passed(RateLimit(1, away_ms=10**9), "a", T0, 9000) == BURST_S + MOST_BACKLOG_MS // 1000
+
+
 def test_after_a_silence_of_all_what_had_to_wait_passes():
     """Kafka was away five minutes: a car's messages of that time come together."""
     limit = RateLimit(1)
