@@ -2,6 +2,8 @@
 
 Called by the uplink for every message, in the order of receipt. Never raises for bad input:
 whatever a car sends becomes a record, for the broker may forget a message only when Kafka has it.
+One thing is no message: an empty status (`clears_status`), by which whoever sends it tells the broker to
+forget the one that it retains. The uplink counts it and keeps nothing.
 """
 
 import re
@@ -12,7 +14,15 @@ from ingest.packets import Publish
 from ingest.rate import BURST_S, RateLimit
 from ingest.rejected import Record, rejection
 from twin.wire import codec, topics
-from twin.wire.errors import Invalid, Reason, TooLarge, TooMany, UnknownSchema, WireError
+from twin.wire.errors import (
+    Invalid,
+    Misaddressed,
+    Reason,
+    TooLarge,
+    TooMany,
+    UnknownSchema,
+    WireError,
+)
 from twin.wire.rejected import Headers
 from twin.wire.telemetry import Validation
 from twin.wire.topics import Kind
@@ -42,6 +52,18 @@ class Accepted(NamedTuple):
     suspect: bool = False
 
 
+def clears_status(message: Publish) -> bool:
+    """Whether it is an empty status, which says nothing of the car. Brokers hand it on to whoever is
+    subscribed, without the mark that it was about what they retain.
+    """
+    if message.payload or message.cut:
+        return False
+    try:
+        return topics.read_mqtt_topic(message.topic)[0] == "status"
+    except Misaddressed:
+        return False
+
+
 def accept(
     message: Publish,
     *,
@@ -51,18 +73,35 @@ def accept(
     mode: Validation,
     max_bytes: int = codec.MAX_MESSAGE_BYTES,
     limit: RateLimit | None = None,
+    backlog: bool = False,
+    sharers: int = 1,
     before: Headers = _FIRST,
 ) -> Accepted:
     """Judge a message that arrived at `ingested_at` (ms) from the broker number `shard`.
 
-    `counter` becomes the sequence of telemetry that has none. `max_bytes`: of the payload. `before`: of a
+    `counter` becomes the sequence of telemetry that has none. `max_bytes`: of the payload. `backlog`: it
+    may have waited at the broker. `sharers`: processes that telemetry is dealt out to. `before`: of a
     message that is driven again, the headers that its rejection would have to keep.
     """
     kind: Kind | None = None
     vehicle_id: str | None = None
     try:
-        kind, vehicle_id = topics.read_mqtt_topic(message.topic)
-        if limit is not None and not limit.admit(message.topic, ingested_at):
+        try:
+            kind, vehicle_id = topics.read_mqtt_topic(message.topic)
+        except WireError:
+            # One bucket for them all, under the name that no topic has: there is no end of their names.
+            if limit is None or limit.admit("", ingested_at, backlog=backlog, sharers=sharers):
+                raise
+            raise TooMany(
+                f"more than {limit.per_s:g} messages/s come on topics of no vehicle, taken over {BURST_S}"
+                f" s, one of them on {message.topic[:120]!r}"
+            ) from None
+        if limit is not None and not limit.admit(
+            message.topic,
+            ingested_at,
+            backlog=backlog,
+            sharers=sharers if kind == "telemetry" else 1,
+        ):
             raise TooMany(
                 f"vehicle {vehicle_id!r} sends more than {limit.per_s:g} messages/s on one topic, taken"
                 f" over {BURST_S} s, which is the most that is accepted"

@@ -2,8 +2,8 @@
 
 Reconnecting is `ingest.mqtt`'s business. Messages go to a callback at once, in the order of the
 broker; each comes with a `Receipt`. PUBACKs leave in that same order whatever the order in which
-the receipts are given back, several in one write. When the window is full the socket is not read,
-so TCP holds the broker back; a message of QoS 0 takes a place, too.
+the receipts are given back, several in one write. When the window is full, in messages or in bytes,
+the socket is not read, so TCP holds the broker back; a message of QoS 0 takes a place, too.
 """
 
 import asyncio
@@ -32,6 +32,8 @@ GOODBYE_S: Final = 2.0
 """How long a broker has to close a connection after our goodbye."""
 MAX_IN_FLIGHT: Final = 100
 """Publishes that wait for their PUBACK at the same time."""
+WINDOW_BYTES: Final = 64 << 20
+"""Bytes of messages without receipt before reading pauses: a window of long ones is far more."""
 UNSENT_BYTES: Final = 1 << 20
 """Bytes that the broker has not taken from us, above which QoS 0 is dropped."""
 
@@ -44,7 +46,7 @@ class Receipt:
 
     __slots__ = ("_connection", "_entry")
 
-    def __init__(self, connection: "Connection", entry: Entry[int]) -> None:
+    def __init__(self, connection: "Connection", entry: Entry[tuple[int, int]]) -> None:
         self._connection = connection
         self._entry = entry
 
@@ -60,8 +62,9 @@ OnSide = Callable[[bytes], object]
 class Connection(asyncio.Protocol):
     """A connection in one protocol level. `closed` ends with the reason once it is over.
 
-    `window`: messages without receipt before reading pauses, and MQTT 5's receive maximum. `side`:
-    topics whose messages go to callbacks of their own, need no receipt, and at QoS 0 no place.
+    `window`: messages without receipt before reading pauses, and MQTT 5's receive maximum;
+    `window_bytes`: their payloads, above which one read more may come (256 KiB). `side`: topics whose
+    messages go to callbacks of their own, need no receipt, and at QoS 0 no place.
     """
 
     def __init__(
@@ -71,6 +74,7 @@ class Connection(asyncio.Protocol):
         on_message: OnMessage,
         user: User | None = None,
         side: Mapping[str, OnSide] = MappingProxyType({}),
+        window_bytes: int = WINDOW_BYTES,
     ) -> None:
         self.level: Level = level
         self._user = user
@@ -79,11 +83,15 @@ class Connection(asyncio.Protocol):
         self.closed: asyncio.Future[IngestError] = self._loop.create_future()
         self._fault: IngestError | None = None
         self._limit = window
+        self._limit_bytes = window_bytes
+        self._bytes = 0
         self._on_message = on_message
         self._parser = Parser(level)
-        self._window: Window[int] = Window()
+        self._window: Window[tuple[int, int]] = Window()
+        """Packet id and bytes of each message."""
         self._flushing = False
         self._paused = False
+        self._read_since = 0.0
         self._held = False
         self._ending = False
         self._connack: asyncio.Future[Connack] = self._loop.create_future()
@@ -205,11 +213,13 @@ class Connection(asyncio.Protocol):
             self._pending[message.packet_id] = answer
             self._transport.write(packet)
             try:
-                async with asyncio.timeout(PUBACK_S):
-                    return (await answer).code
-            except TimeoutError:
-                self.close(ConnectionLost(f"no PUBACK after {PUBACK_S:.0f} s"))
-                raise ConnectionLost(f"no PUBACK after {PUBACK_S:.0f} s") from None
+                if await self._settled(answer, PUBACK_S):
+                    return answer.result().code
+            finally:
+                answer.cancel()
+            lost = ConnectionLost(f"no PUBACK after {PUBACK_S:.0f} s")
+            self.close(lost)
+            raise lost
 
     def publish_once(self, message: Publish) -> bool:
         """Publish at QoS 0; False when it is dropped, since the broker takes too slowly."""
@@ -222,7 +232,7 @@ class Connection(asyncio.Protocol):
         self._transport.write(packet)
         return True
 
-    def acknowledge(self, entry: Entry[int]) -> None:
+    def acknowledge(self, entry: Entry[tuple[int, int]]) -> None:
         """Mark a message as safe; what may go out goes out with this round of the loop."""
         entry.done = True
         if not self._flushing:
@@ -297,7 +307,8 @@ class Connection(asyncio.Protocol):
                 self._handle(packet)
         except ProtocolError as fault:
             self.close(fault)
-        if len(self._window) >= self._limit and not self._paused:
+        full = len(self._window) >= self._limit or self._bytes >= self._limit_bytes
+        if full and not self._paused:
             self._paused = True
             self._transport.pause_reading()
 
@@ -331,11 +342,13 @@ class Connection(asyncio.Protocol):
     def _give(self, message: Publish) -> None:
         heard = self._side.get(message.topic)
         if heard is None:
-            entry = self._window.take(message.packet_id)
+            size = len(message.payload)
+            self._bytes += size
+            entry = self._window.take((message.packet_id, size))
             self._on_message(message, Receipt(self, entry))
             return
         if message.packet_id:
-            self.acknowledge(self._window.take(message.packet_id))
+            self.acknowledge(self._window.take((message.packet_id, 0)))
         heard(message.payload)
 
     # --- Inside -----------------------------------------------------------------------------------
@@ -343,13 +356,16 @@ class Connection(asyncio.Protocol):
     def _flush(self) -> None:
         self._flushing = False
         safe = self._window.release()
+        self._bytes -= sum(size for _, size in safe)
         if self._ending or self._transport.is_closing():
             return
-        acks = b"".join(packets.encode_puback(packet_id) for packet_id in safe if packet_id)
+        acks = b"".join(packets.encode_puback(packet_id) for packet_id, _ in safe if packet_id)
         if acks:
             self._transport.write(acks)
-        if self._paused and not self._held and len(self._window) <= self._limit // 2:
+        half = len(self._window) <= self._limit // 2 and self._bytes <= self._limit_bytes // 2
+        if self._paused and not self._held and half:
             self._paused = False
+            self._read_since = self._loop.time()
             self._transport.resume_reading()
 
     def _packet_id(self) -> int:
@@ -362,14 +378,22 @@ class Connection(asyncio.Protocol):
         return (await self._answer(self._asked[packet_id])).codes
 
     async def _answer(self, future: asyncio.Future[T]) -> T:
-        try:
-            async with asyncio.timeout(ANSWER_S):
-                await asyncio.wait((future, self.closed), return_when=asyncio.FIRST_COMPLETED)
-        except TimeoutError:
-            raise ConnectionLost(f"no answer from the broker after {ANSWER_S:.0f} s") from None
+        if not await self._settled(future, ANSWER_S):
+            raise ConnectionLost(f"no answer from the broker after {ANSWER_S:.0f} s")
         if future.done():
             return future.result()
         raise self.closed.result()
+
+    async def _settled(self, future: asyncio.Future[T], most_s: float) -> bool:
+        """Wait for an answer, or the end; False when the broker owes it for `most_s` while we read."""
+        ends = (future, self.closed)
+        while True:
+            since = self._loop.time()
+            done, _ = await asyncio.wait(ends, timeout=most_s, return_when=asyncio.FIRST_COMPLETED)
+            if done:
+                return True
+            if not (self._paused or self._held) and self._read_since <= since:
+                return False
 
     def _keep_alive(self, seconds: int) -> None:
         """Ping at half the keep-alive time; close when a whole interval brought nothing at all."""

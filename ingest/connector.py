@@ -2,13 +2,13 @@
 
 Each service asks for MQTT 5 and falls back to 3.1.1: a bare CONNECT under another client id finds out
 which, because 3.1.1 brokers misread MQTT 5 properties (amqtt waits for bytes that never come instead
-of refusing).
+of refusing). Such a silence may also be a slow broker or a lost connection, so it is no proof.
 """
 
 import asyncio
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Final
+from typing import Final, NamedTuple
 
 from ingest import access as lets_in
 from ingest import packets
@@ -19,6 +19,13 @@ from ingest.packets import Level, Publish
 from ingest.settings import Broker
 
 CONNECT_S: Final = 10.0
+
+
+class Spoken(NamedTuple):
+    """The highest protocol level of a broker. `sure`: it said so; else it did not answer a higher one."""
+
+    level: Level
+    sure: bool
 
 
 class Connector:
@@ -62,21 +69,18 @@ class Connector:
             raise ConnectionLost(why) from error
         return connection
 
-    async def level(self, client_id: str) -> Level:
-        """The highest protocol level that the broker speaks. Raises as `open`."""
+    async def level(self, client_id: str) -> Spoken:
+        """What the broker speaks. Raises as `open`."""
         connection = await self.open(5, 1, unexpected)
         try:
             answer = await connection.probe(f"{client_id}-probe")
         except (ConnectionLost, ProtocolError):
-            return 4
+            return Spoken(4, sure=False)
         finally:
             connection.disconnect()
-        if answer.code == packets.SUCCESS:
-            return 5
         # Below 0x80 are the refusals of MQTT 3.1.1.
-        return (
-            4 if answer.code < packets.FAILURE or answer.code == packets.UNSUPPORTED_VERSION else 5
-        )
+        refused = 0 < answer.code < packets.FAILURE or answer.code == packets.UNSUPPORTED_VERSION
+        return Spoken(4 if refused else 5, sure=True)
 
 
 def unexpected(message: Publish, _receipt: Receipt) -> None:

@@ -1,11 +1,14 @@
 """Downlink records: read and checked, and what is told of their delivery. Pure.
 
+Commands, cancels and desired states are for the car. `forget` is for its broker: an empty retained
+message on the car's status, by which a broker drops the status that it retains (a twin was deleted).
+
 A delivery is `sent` when the broker took the message, otherwise `refused` for one of these reasons:
 
 * `expired`: expires_at passed before the broker took it
 * `unknown_shard`: no broker has that number
 * `no_subscriber`: the broker knows nobody who would get it, so the car is not there (a 3.1.1 broker
-  cannot say that; there it is `sent`)
+  cannot say that; there it is `sent`). `forget` needs none
 * `packet_too_large`, `not_authorized`, `quota_exceeded`, `topic_name_invalid`: the broker's words
 * `broker_0x..`: any other refusal, by its MQTT 5 reason code
 """
@@ -17,9 +20,14 @@ from ingest.rejected import Record
 from twin.wire import codec, topics
 from twin.wire.errors import Invalid, Misaddressed
 from twin.wire.ids import check_vehicle_id
-from twin.wire.records import Delivery, Downlink
+from twin.wire.records import Delivery, Downlink, DownlinkKind
 
-_LEAVES: Final = {"command": "commands", "cancel": "commands", "desired": "desired"}
+_LEAVES: Final[dict[DownlinkKind, str]] = {
+    "command": "commands",
+    "cancel": "commands",
+    "desired": "desired",
+    "forget": "status",
+}
 _REFUSALS: Final = {
     packets.NO_MATCHING_SUBSCRIBERS: "no_subscriber",
     0x87: "not_authorized",
@@ -53,7 +61,7 @@ def read(key: bytes | None, value: bytes | None) -> Downlink:
     if fields["kind"] not in _LEAVES:
         raise Invalid(
             f"kind is {fields['kind'][:60]!r};"
-            f" one of {', '.join(get_args(Downlink.__annotations__['kind']))} is accepted"
+            f" one of {', '.join(get_args(DownlinkKind))} is accepted"
         )
     vehicle_id = check_vehicle_id(fields["vehicle_id"])
     if key != vehicle_id.encode():
@@ -62,8 +70,18 @@ def read(key: bytes | None, value: bytes | None) -> Downlink:
 
 
 def mqtt_topic(order: Downlink) -> str:
-    """Where the car listens for it."""
+    """Where it is said."""
     return topics.mqtt_topic(order["vehicle_id"], _LEAVES[order["kind"]])
+
+
+def mqtt_payload(order: Downlink) -> bytes:
+    """What is said there."""
+    return b"" if order["kind"] == "forget" else codec.dump(order["payload"])
+
+
+def is_retained(order: Downlink) -> bool:
+    """Whether it is about what the broker retains."""
+    return order["kind"] == "forget"
 
 
 def seconds_left(order: Downlink, now_ms: int) -> float | None:
@@ -72,9 +90,9 @@ def seconds_left(order: Downlink, now_ms: int) -> float | None:
     return None if expires_at is None else (expires_at - now_ms) / 1000
 
 
-def refusal(code: int) -> str | None:
+def refusal(code: int, kind: DownlinkKind) -> str | None:
     """Why the broker did not take it, by the PUBACK's reason code; None when it did."""
-    if code < packets.FAILURE and code != packets.NO_MATCHING_SUBSCRIBERS:
+    if code < packets.FAILURE and (code != packets.NO_MATCHING_SUBSCRIBERS or kind == "forget"):
         return None
     return _REFUSALS.get(code, f"broker_0x{code:02x}")
 

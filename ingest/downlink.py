@@ -30,7 +30,7 @@ from ingest.rejected import Record, rejection
 from ingest.settings import DownlinkSettings
 from twin.kit import kafka, logs, metrics
 from twin.kit.clock import Clock, SystemClock
-from twin.wire import codec, topics
+from twin.wire import topics
 from twin.wire.errors import WireError
 from twin.wire.records import Downlink
 
@@ -47,7 +47,9 @@ class Publisher(Protocol):
     async def connected(self) -> None:
         """Return when messages can be published."""
 
-    async def publish(self, topic: str, payload: bytes, *, expiry_s: int | None = None) -> int:
+    async def publish(
+        self, topic: str, payload: bytes, *, expiry_s: int | None = None, retain: bool = False
+    ) -> int:
         """Publish at QoS 1; reason code. Raises `ConnectionLost`."""
 
 
@@ -109,6 +111,14 @@ class Dispatcher:
             refused = await self._bring(order)
             metric = metrics.DOWNLINK_SENT if refused is None else metrics.DOWNLINK_REFUSED
             metric.labels(order["kind"]).inc()
+            if refused is not None and dispatch.is_retained(order):
+                log.warning(
+                    "the broker still retains the status of a deleted twin: an uplink that starts"
+                    " makes it anew",
+                    vehicle_id=order["vehicle_id"],
+                    shard=order["shard"],
+                    why=refused,
+                )
             record = dispatch.delivery(order, at=self._clock.now_ms(), refused=refused)
         self._outbox.send(record, partial(setattr, entry, "done", True))
 
@@ -117,7 +127,8 @@ class Dispatcher:
         if not 0 <= order["shard"] < len(self._clients):
             return "unknown_shard"
         client = self._clients[order["shard"]]
-        topic, payload = dispatch.mqtt_topic(order), codec.dump(order["payload"])
+        topic, payload = dispatch.mqtt_topic(order), dispatch.mqtt_payload(order)
+        retain = dispatch.is_retained(order)
         while True:
             left_s = dispatch.seconds_left(order, self._clock.now_ms())
             if left_s is not None and left_s <= 0:
@@ -126,13 +137,13 @@ class Dispatcher:
             try:
                 async with asyncio.timeout(left_s):
                     await client.connected()
-                code = await client.publish(topic, payload, expiry_s=expiry_s)
+                code = await client.publish(topic, payload, expiry_s=expiry_s, retain=retain)
             except TimeoutError:
                 return "expired"
             except ConnectionLost as lost:
                 log.info("publish again", ref=order["ref"], why=str(lost))
             else:
-                return dispatch.refusal(code)
+                return dispatch.refusal(code, order["kind"])
 
 
 def _rejected(message: Message, error: WireError, now_ms: int) -> Record:

@@ -1,7 +1,8 @@
 """An MQTT client that keeps one session at one broker alive: connect, subscribe, connect again.
 
 An async context manager; a background task owns the connection. What level the broker speaks and
-whether it has shared subscriptions is found out once and kept until a handshake fails.
+whether it has shared subscriptions is found out once and kept until a handshake fails; a level that
+is only a guess is asked for again with the next connection.
 
 With a topology the session is persistent (stable client id, no clean start, an hour and more), so
 the broker keeps what arrives while we are away. Without one there is nothing to keep.
@@ -9,6 +10,7 @@ the broker keeps what arrives while we are away. Without one there is nothing to
 
 import asyncio
 import random
+import secrets
 from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Final, Self
@@ -24,7 +26,8 @@ from ingest.errors import (
     ProtocolError,
     SessionTakenOver,
 )
-from ingest.packets import FAILURE, Connack, Level, Publish
+from ingest.lag import EVERY_S, Lag
+from ingest.packets import FAILURE, QUOTA_EXCEEDED, Connack, Level, Publish
 from ingest.settings import Broker
 from ingest.topology import Subscriptions, Topology
 from twin.kit import logs
@@ -53,7 +56,8 @@ class Client:
     """A client of one broker. `window`: unacknowledged messages before reading pauses.
 
     `side`: what the broker says of itself, by topic; it goes to its own callbacks, is no message of a
-    car, and a broker that does not grant it is none the worse.
+    car, and a broker that does not grant it is none the worse. `marks`: find out how long messages may
+    have waited (`ingest.lag`); without, `behind` says that they may.
     """
 
     def __init__(
@@ -67,6 +71,7 @@ class Client:
         on_reconnect: Callable[[], object] | None = None,
         side: Mapping[str, OnSide] | None = None,
         window: int = 1000,
+        marks: bool = False,
     ) -> None:
         self.broker = broker
         self.client_id = client_id
@@ -83,9 +88,18 @@ class Client:
         self._on_reconnect = on_reconnect
         self._news = tuple(side or ())
         # What a probe that was killed left in the session is nobody's message.
-        self._side = {probe.topic(client_id): _nothing, **(side or {})}
+        self._mark_topic = probe.topic(f"{client_id}-mark")
+        self._side = {
+            probe.topic(client_id): _nothing,
+            self._mark_topic: self._heard,
+            **(side or {}),
+        }
+        self._marks = marks
+        self._lag = Lag(b"")
         self._window = window
+        self._level_is_sure = False
         self._can_share: bool | None = None
+        self._retains = True
         self._subscribed: Subscriptions | None = None
         self._connection: Connection | None = None
         self._up = asyncio.Event()
@@ -116,21 +130,38 @@ class Client:
         why = self.fault or "; ".join(self.shortfalls)
         return {str(self.broker): why} if why else {}
 
+    @property
+    def sharers(self) -> int:
+        """Processes that the broker deals out telemetry to; 1 when one reads it all."""
+        if self._topology is None or self._subscribed is None:
+            return 1
+        return self._topology.workers if self._subscribed.role == "shares telemetry" else 1
+
+    def behind(self, now: float) -> bool:
+        """Whether what comes at `now` (the loop's time) may have waited at the broker."""
+        return self._lag.behind(now)
+
     async def connected(self) -> None:
         """Return when connected and subscribed."""
         await self._up.wait()
 
-    async def publish(self, topic: str, payload: bytes, *, expiry_s: int | None = None) -> int:
-        """Publish at QoS 1, not retained; the PUBACK's reason code (0 = taken, from 0x80 refused).
+    async def publish(
+        self, topic: str, payload: bytes, *, expiry_s: int | None = None, retain: bool = False
+    ) -> int:
+        """Publish at QoS 1; the PUBACK's reason code (0 = taken, from 0x80 refused).
 
-        `expiry_s` is for the broker's queue and said in MQTT 5 only. Raises `ConnectionLost` when
-        not connected or when the connection ends before the PUBACK: then send it again.
+        `expiry_s` is for the broker's queue and said in MQTT 5 only. `retain` is not asked of a broker
+        that says it retains nothing: it would cut the connection. Raises `ConnectionLost` when not
+        connected or when the connection ends before the PUBACK: then send it again.
         """
         connection = self._connection
         if connection is None:
             raise ConnectionLost(f"{self.broker}: {self.fault}")
         try:
-            return await connection.publish(Publish(topic, payload, qos=1, expiry_s=expiry_s))
+            retain = retain and self._retains
+            return await connection.publish(
+                Publish(topic, payload, qos=1, retain=retain, expiry_s=expiry_s)
+            )
         except ConnectionLost:
             # Whoever tries again must wait for the next connection, not find this one still named.
             if connection is self._connection:
@@ -205,7 +236,7 @@ class Client:
                 self._connection.hold()
             self.fault = ""
             self._up.set()
-            await asyncio.wait((self._connection.closed,))
+            await self._until_closed(self._connection)
             ended = self._connection.closed.result()
             if isinstance(ended, SessionTakenOver):
                 raise ended
@@ -214,12 +245,51 @@ class Client:
             self._up.clear()
             self._connection = None
 
+    async def _until_closed(self, connection: Connection) -> None:
+        marking = asyncio.create_task(self._mark(connection)) if self._marks else None
+        try:
+            await asyncio.wait((connection.closed,))
+        finally:
+            if marking is not None:
+                marking.cancel()
+                await asyncio.wait((marking,))
+
+    async def _mark(self, connection: Connection) -> None:
+        """Send ourselves marks until the connection ends, or the broker refuses one."""
+        loop = asyncio.get_running_loop()
+        try:
+            await connection.subscribe((self._mark_topic,))
+            while True:
+                mark = self._lag.due(loop.time())
+                if mark is not None:
+                    code = await connection.publish(Publish(self._mark_topic, mark, qos=1))
+                    if code >= FAILURE and code != QUOTA_EXCEEDED:
+                        raise ConnectionRefused(
+                            f"the broker refuses a message on {self._mark_topic!r}: 0x{code:02x}",
+                            code,
+                        )
+                await asyncio.sleep(EVERY_S)
+        except ConnectionRefused as refused:
+            why = f"{refused}; without it no car is held to its rate (UPLINK_VEHICLE_RATE=0 does without)"
+            self._falls_short((*self.shortfalls, why))
+        except ConnectionLost as lost:
+            # Of an answer that did not come; the connection itself may still seem to be there.
+            connection.close(lost)
+
+    def _heard(self, mark: bytes) -> None:
+        now = asyncio.get_running_loop().time()
+        was_behind = self._lag.behind(now)
+        self._lag.heard(mark)
+        if was_behind and not self._lag.behind(now):
+            log.info("what waited at the broker is taken", broker=str(self.broker))
+
     async def _open(self) -> Connection:
         """A connection that is ready for use."""
-        if self.level is None:
-            self.level = await self.connector.level(self.client_id)
+        if self.level is None or not self._level_is_sure:
+            self.level, self._level_is_sure = await self.connector.level(self.client_id)
         if self.level == 4 and self._asks_to_share and self._can_share is None:
             self._can_share = await probe.shares(self.connector, self.client_id)
+        self._lag = Lag(secrets.token_hex(8).encode())
         connection = await self.connector.open(
             self.level, self._window, self._on_message, self._side
         )
@@ -248,13 +318,18 @@ class Client:
         return self._topology is not None and self._topology.workers > 1
 
     def _judge(self, answer: Connack) -> None:
-        self.shortfalls = terms.shortfalls(answer, subscribes=self._topology is not None)
-        for each in self.shortfalls:
-            log.warning(
-                "the broker does not grant what we promise", broker=str(self.broker), why=each
-            )
+        self._retains = answer.retains
+        self._falls_short(terms.shortfalls(answer, subscribes=self._topology is not None))
         if not answer.session_present:
             self.fresh.set()
+
+    def _falls_short(self, shortfalls: tuple[str, ...]) -> None:
+        for each in shortfalls:
+            if each not in self.shortfalls:
+                log.warning(
+                    "the broker does not grant what we promise", broker=str(self.broker), why=each
+                )
+        self.shortfalls = shortfalls
 
     async def _subscribe(self, connection: Connection, answer: Connack, topology: Topology) -> None:
         can_share = answer.shares if connection.level == 5 else bool(self._can_share)

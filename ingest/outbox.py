@@ -1,14 +1,16 @@
 """Records on their way to Kafka, for an asyncio process: one producer, polled by a timer.
 
 Order: one idempotent producer keeps the order of `send` per key, retries included. Time: a record
-waits as long as Kafka is away (no time-out), and whoever sends holds back its source meanwhile. A
-record that Kafka will never take ends the process (`failed`): its source then sends it again.
+waits as long as Kafka is away (no time-out), and whoever sends holds back its source meanwhile. When
+librdkafka's queue is full, records wait here for room, in order: as many as the sources' windows let.
+A record that Kafka will never take ends the process (`failed`): its source then sends it again.
 
 Confluent's producer reports deliveries only when polled; polling every few milliseconds and only
 while something is under way costs less than a thread that hands each report over to the loop.
 """
 
 import asyncio
+from collections import deque
 from collections.abc import Callable
 from time import monotonic
 from typing import Final
@@ -19,6 +21,8 @@ from ingest.errors import KafkaRefused
 from ingest.rejected import Record
 from twin.kit import kafka
 
+QUEUE_KB: Final = 1 << 20
+"""What librdkafka may hold, KiB: the windows of 16 brokers (`ingest.connection.WINDOW_BYTES`)."""
 POLL_S: Final = 0.005
 IDLE_POLL_S: Final = 1.0
 """Errors of the connection to Kafka are logged while polling, so it never stops altogether."""
@@ -26,7 +30,14 @@ IDLE_POLL_S: Final = 1.0
 
 def producer(bootstrap: str, client_id: str) -> Producer:
     """The producer an outbox needs: as `twin.kit.kafka`, but a record never times out."""
-    return kafka.producer(bootstrap, client_id, **{"message.timeout.ms": 0})
+    return kafka.producer(
+        bootstrap,
+        client_id,
+        **{"message.timeout.ms": 0, "queue.buffering.max.kbytes": QUEUE_KB},
+    )
+
+
+Delivered = Callable[[KafkaError | None, Message], None]
 
 
 class Outbox:
@@ -35,6 +46,7 @@ class Outbox:
     def __init__(self, producer: Producer) -> None:
         self._loop = asyncio.get_running_loop()
         self._producer = producer
+        self._waiting: deque[tuple[Record, Delivered]] = deque()
         self._open = 0
         self._moved_at = 0.0
         self._drained = asyncio.Event()
@@ -70,20 +82,8 @@ class Outbox:
                 self._drained.set()
             done()
 
-        try:
-            self._producer.produce(
-                record.topic,
-                record.value,
-                record.key,
-                on_delivery=delivered,
-                headers=[*record.headers],
-            )
-        except KafkaException as error:
-            raise KafkaRefused(
-                f"Kafka takes no record for {record.topic}: {error.args[0].str()}"
-            ) from error
-        except BufferError as error:
-            raise KafkaRefused("more records are under way than the producer may hold") from error
+        if self._waiting or not self._produce(record, delivered):
+            self._waiting.append((record, delivered))
         if not self._open:
             self._moved_at = monotonic()
         self._open += 1
@@ -109,8 +109,30 @@ class Outbox:
         self._soon = False
         try:
             self._producer.poll(0)
+            while self._waiting and self._produce(*self._waiting[0]):
+                self._waiting.popleft()
+        except KafkaRefused as error:
+            self._fail(error)
         finally:
             self._arm(POLL_S if self._open else IDLE_POLL_S)
+
+    def _produce(self, record: Record, delivered: Delivered) -> bool:
+        """Whether librdkafka has room for it. Raises `KafkaRefused`."""
+        try:
+            self._producer.produce(
+                record.topic,
+                record.value,
+                record.key,
+                on_delivery=delivered,
+                headers=[*record.headers],
+            )
+        except KafkaException as error:
+            raise KafkaRefused(
+                f"Kafka takes no record for {record.topic}: {error.args[0].str()}"
+            ) from error
+        except BufferError:
+            return False
+        return True
 
     def _arm(self, delay_s: float) -> None:
         self._timer.cancel()

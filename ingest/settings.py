@@ -8,6 +8,7 @@ from pydantic import Field, ValidationInfo, field_validator
 from ingest.access import Access
 from ingest.errors import AccessUnusable
 from ingest.topology import Topology
+from twin.kit.registry_settings import SchemaRegistry
 from twin.kit.settings import Addresses, Settings
 from twin.wire.codec import MAX_MESSAGE_BYTES
 from twin.wire.telemetry import Validation
@@ -149,7 +150,7 @@ class IngestSettings(Settings):
         return parse_brokers(self.mqtt_urls)
 
 
-class UplinkSettings(IngestSettings):
+class UplinkSettings(IngestSettings, SchemaRegistry):
     """Settings of `python -m ingest uplink`."""
 
     validation: Validation = Field(

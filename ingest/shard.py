@@ -45,6 +45,7 @@ class Shard:
             on_reconnect=metrics.UPLINK_RECONNECTS.labels(str(number)).inc,
             side={TOPIC: self._drops.told} if self._first else {},
             window=settings.uplink_window,
+            marks=settings.uplink_vehicle_rate > 0,
         )
         self._queue = "what the broker keeps was not tried yet" if self._count else ""
         self._trial: asyncio.Task[None]

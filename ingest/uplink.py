@@ -3,7 +3,8 @@
     broker -> Connection -> receive -> accept (pure) -> Outbox -> Kafka
        ^---------- PUBACK, in order of receipt ------------'
 
-Account, always: received = produced + rejected + in flight. Killing this process or Kafka loses
+Account, always: received = produced + rejected + in flight (an empty status is none of them: it says
+nothing and is counted by itself, `accept.clears_status`). Killing this process or Kafka loses
 nothing that a broker keeps: without PUBACK it delivers again (so Kafka may have a message twice; the
 twin applies it once). While Kafka is away the window fills, reading pauses, the broker queues.
 Cars that ask for it are told what Kafka has of them (`ingest.acks`). Beside it all, what was rejected
@@ -16,20 +17,22 @@ from collections import Counter
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from functools import partial
+from types import MappingProxyType
+from typing import Protocol
 
 from confluent_kafka import Producer
 
 from ingest import outbox as kafka_outbox
 from ingest import redrive
-from ingest.accept import Accepted, accept
+from ingest.accept import Accepted, accept, clears_status
 from ingest.acks import Acks, Asked, asked
 from ingest.connection import Receipt
 from ingest.door import EVERY_S, Door
 from ingest.mqtt import Client
 from ingest.outbox import Outbox
 from ingest.packets import Publish
-from ingest.process import DRAIN_S, Readiness, await_topics, first, run
-from ingest.rate import MOST_BACKLOG_MS, RateLimit
+from ingest.process import DRAIN_S, Readiness, await_ids, await_topics, first, run
+from ingest.rate import RateLimit
 from ingest.settings import UplinkSettings
 from ingest.shard import Shard
 from twin.kit import logs, metrics
@@ -54,6 +57,17 @@ _ACKS_AT_ONCE = 500
 """Acks that are sent before messages get their turn."""
 
 
+class Source(Protocol):
+    """What the rate limit needs to know of a broker's client."""
+
+    @property
+    def sharers(self) -> int:
+        """Processes that the broker deals out telemetry to."""
+
+    def behind(self, now: float) -> bool:
+        """Whether what comes at `now` (`time.monotonic`) may have waited at the broker."""
+
+
 class Uplink:
     """Takes messages, sends records, gives receipts back."""
 
@@ -65,17 +79,17 @@ class Uplink:
         max_bytes: int = codec.MAX_MESSAGE_BYTES,
         acks: Acks | None = None,
         rate: int = 0,
-        away_ms: int = 0,
+        sources: Mapping[int, Source] = MappingProxyType({}),
     ) -> None:
-        """`rate`: most messages/s of a car on one topic; 0 = no limit. `away_ms`: for so long brokers
-        may have kept what comes first."""
+        """`rate`: most messages/s of a car on one topic of a broker; 0 = no limit, else `sources` has
+        the client of each shard before a message of it comes."""
         self._outbox = outbox
         self._acks = acks
         self._mode: Validation = mode
         self._clock = clock
         self._max_bytes = max_bytes
         self._rate = rate
-        self._away_ms = away_ms
+        self._sources = sources
         self._limits: dict[int, RateLimit] = {}
         self.received = 0
         self.rejected: Counter[Reason] = Counter()
@@ -85,12 +99,17 @@ class Uplink:
 
     def receive(self, shard: int, message: Publish, receipt: Receipt) -> None:
         """Callback of a client, in order of receipt."""
+        if clears_status(message):
+            metrics.UPLINK_CLEARED.inc()
+            receipt.ack()
+            return
         arrived = time.monotonic()
         self._counter += 1
         self.received += 1
         limit = self._limits.get(shard)
         if limit is None and self._rate:
-            limit = self._limits[shard] = RateLimit(self._rate, away_ms=self._away_ms)
+            limit = self._limits[shard] = RateLimit(self._rate)
+        source = None if limit is None else self._sources[shard]
         accepted = accept(
             message,
             shard=shard,
@@ -99,6 +118,8 @@ class Uplink:
             mode=self._mode,
             max_bytes=self._max_bytes,
             limit=limit,
+            backlog=source is not None and source.behind(arrived),
+            sharers=1 if source is None else source.sharers,
         )
         metrics.UPLINK_ACCOUNT.received(accepted.kind)
         if accepted.reason is not None:
@@ -143,6 +164,8 @@ async def serve(
     """Run until `stop`, then finish what is under way and leave the sessions at the brokers."""
     if not await await_topics(producer, _TOPICS, readiness, stop):
         return
+    if not await await_ids(settings, readiness, stop):
+        return
     outbox = Outbox(producer)
     clock, door = SystemClock(), Door()
     acks = Acks() if settings.uplink_workers == 1 else None
@@ -150,6 +173,8 @@ async def serve(
         log.info("no acks to cars: no worker sees all that a car sends")
     else:
         metrics.UPLINK_ACK_SESSIONS.set_function(partial(len, acks))
+    metrics.UPLINK_OUTBOX.set_function(partial(len, outbox))
+    clients: dict[int, Client] = {}
     uplink = Uplink(
         outbox,
         settings.validation,
@@ -157,14 +182,13 @@ async def serve(
         settings.message_max_bytes,
         acks,
         rate=settings.uplink_vehicle_rate,
-        # How long nobody read is not known to who begins.
-        away_ms=MOST_BACKLOG_MS,
+        sources=clients,
     )
     shards = tuple(
         Shard(settings, number, broker, partial(uplink.receive, number))
         for number, broker in settings.shards.items()
     )
-    clients = {number: shard.client for number, shard in zip(settings.shards, shards, strict=True)}
+    clients |= {number: shard.client for number, shard in zip(settings.shards, shards, strict=True)}
     readiness.brokers, readiness.outbox, readiness.door = shards, outbox, door
     async with AsyncExitStack() as stack:
         stack.callback(outbox.close)

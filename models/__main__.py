@@ -17,8 +17,9 @@ from typing import Any, Final, TypeVar
 import orjson
 
 from models.progress import FORMS
-from models.settings import ScorerSettings, StoreSettings, TrainerSettings
+from models.settings import ScorerSettings, SimulateSettings, StoreSettings, TrainerSettings
 from twin.kit import logs
+from twin.kit.registry import use_ids
 from twin.kit.settings import Settings
 from twin.wire import topics
 from twin.wire.errors import CartwinError
@@ -35,6 +36,9 @@ the horizon), trained from the Kafka log, scored on the stream.
   python -m models scorer
 
 Settings come from the environment: KAFKA_BOOTSTRAP (127.0.0.1:9092), MODEL_STORE (.cartwin/models)."""
+
+_IDS_S: Final = 20.0
+"""A command waits so long for a schema registry; a process of the service waits longer."""
 
 _SIMULATE: Final = """\
 Write a seeded history of simulated cars into Kafka: telemetry as the uplink writes it, the truth
@@ -98,7 +102,7 @@ def main(arguments: list[str] | None = None) -> int:
 def _simulate(options: argparse.Namespace) -> int:
     from models.simulate import Plan, simulate  # noqa: PLC0415
 
-    settings = _settings(Settings, "simulate")
+    settings = _settings(SimulateSettings, "simulate")
     span_ms = round(options.days * 86_400_000 / options.acceleration)
     start_ms = int(time.time() * 1000) - span_ms if options.start is None else options.start
     plan = Plan(
@@ -110,6 +114,7 @@ def _simulate(options: argparse.Namespace) -> int:
         acceleration=options.acceleration,
         topic=options.topic,
     )
+    use_ids(settings, _IDS_S)
     result = simulate(settings.kafka_bootstrap, plan, options.progress)
     _result(
         options,
@@ -126,6 +131,7 @@ def _train(options: argparse.Namespace) -> int:
     from models.serving import threads  # noqa: PLC0415
     from models.train import Options, train  # noqa: PLC0415
 
+    use_ids(settings, _IDS_S)
     threads(settings.trainer_threads)
     result = train(
         settings.kafka_bootstrap,
@@ -155,6 +161,7 @@ def _evaluate(options: argparse.Namespace) -> int:
     from models.report import text  # noqa: PLC0415
     from models.serving import threads  # noqa: PLC0415
 
+    use_ids(settings, _IDS_S)
     threads(settings.trainer_threads)
     result = evaluate(
         settings.kafka_bootstrap,

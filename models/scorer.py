@@ -27,6 +27,7 @@ from models.settings import ScorerSettings
 from twin.kit import kafka, logs, metrics
 from twin.kit.clock import Clock, SystemClock
 from twin.kit.health import HealthServer
+from twin.kit.registry import use_ids
 from twin.wire import codec, topics
 
 log = logs.get(__name__)
@@ -82,13 +83,15 @@ class Scorer:
     def run(self, stop: threading.Event) -> None:
         """Poll, score, produce, commit until `stop`; then say and commit what is under way.
 
-        Raises `KafkaUnavailable` at the start, `NotDelivered` when Kafka took a score for lost.
+        Raises `KafkaUnavailable`, `RegistryUnavailable` at the start, `NotDelivered` when Kafka took a
+        score for lost.
         """
         settings = self._settings
         name = f"scorer-{settings.scorer_id}"
         self._producer = kafka.producer(settings.kafka_bootstrap, name)
         needed = [topics.TELEMETRY, topics.SCORES, topics.MODEL_STATUS]
         kafka.wait_for_topics(self._producer, needed)
+        use_ids(settings)
         keeper = ChampionKeeper(
             Watch(settings.kafka_bootstrap, name), settings.model_store, self._refused
         )

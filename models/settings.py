@@ -6,7 +6,12 @@ from typing import Annotated
 
 from pydantic import Field, StringConstraints
 
+from twin.kit.registry_settings import SchemaRegistry
 from twin.kit.settings import Settings
+
+
+class SimulateSettings(Settings, SchemaRegistry):
+    """`python -m models simulate`."""
 
 
 class StoreSettings(Settings):
@@ -17,13 +22,13 @@ class StoreSettings(Settings):
     )
 
 
-class TrainerSettings(StoreSettings):
+class TrainerSettings(StoreSettings, SchemaRegistry):
     """`python -m models train` and `evaluate`."""
 
     trainer_threads: int = Field(default=2, ge=1, le=64, description="TensorFlow's threads")
 
 
-class ScorerSettings(StoreSettings):
+class ScorerSettings(StoreSettings, SchemaRegistry):
     """`python -m models scorer`."""
 
     scorer_id: Annotated[str, StringConstraints(min_length=1, max_length=100)] = Field(

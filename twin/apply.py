@@ -262,8 +262,11 @@ def _message(
     elif isinstance(record, ScoreInput):
         _score(step, record.record)
     elif isinstance(record, DeliveryInput):
-        if record.record["kind"] == "desired":
+        kind = record.record["kind"]
+        if kind == "desired":
             desired.on_delivery(step, record.record)
+        elif kind == "forget":
+            step.effects.outdated = True  # it is about a twin that was deleted
         else:
             ledger.on_delivery(step, record.record)
     elif isinstance(record, DeadlineInput):

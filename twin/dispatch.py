@@ -118,3 +118,13 @@ def _repeat_cancels(step: Step) -> None:
 def send_cancel(step: Step, command_id: str) -> None:
     """Tell the car to drop a command, once."""
     step.send("cancel", command_id, {"id": command_id, "cancel": True})
+
+
+def send_forget(step: Step) -> None:
+    """The twin is deleted: its broker shall not tell the retained status to uplinks to come.
+
+    Without a status no broker is known, and none has anything to forget.
+    """
+    presence = step.twin["presence"]
+    if presence["state"] != "unknown":
+        step.send("forget", str(presence["session"]), {})

@@ -13,7 +13,13 @@ from twin.effects import DeadlineOf
 from twin.wire import topics
 from twin.wire.errors import Invalid, Misaddressed, Reason
 from twin.wire.ids import vehicle_of
-from twin.wire.records import CommandState, HealthState, OutcomeState, RequestKind
+from twin.wire.records import (
+    CommandState,
+    DownlinkKind,
+    HealthState,
+    OutcomeState,
+    RequestKind,
+)
 
 MAX_ID: Final = 256
 MAX_ATTRIBUTES: Final = 32
@@ -138,7 +144,7 @@ FIELDS: Final[Mapping[str, Mapping[str, Field]]] = {
     },
     topics.DELIVERIES: {
         "id": _ID,
-        "kind": _one_of(("command", "cancel", "desired")),
+        "kind": _one_of(get_args(DownlinkKind)),
         "vehicle_id": _ID,
         "ref": _ID,
         "session": _INTEGER,

@@ -94,11 +94,14 @@ def _body_again(step: Step, first: Asked) -> dict[str, Any]:
 
 
 def _delete(step: Step, request: Request) -> None:
-    """Everything that belongs to the twin goes with it; the car is told to drop what it may have."""
+    """Everything that belongs to the twin goes with it; the car is told to drop what it may have,
+    and its broker to forget its status, which would make the twin anew.
+    """
     opened = step.twin["commands"]["open"]
     for command_id in opened:
         command = step.command(command_id)
         if command is not None and command["attempts"] and step.online:
             dispatch.send_cancel(step, command_id)
+    dispatch.send_forget(step)
     step.effects.removed.extend(command["id"] for command in step.ledger.of(step.vehicle_id))
     step.change("deleted", {"by": request["by"], "commands": list(opened)})

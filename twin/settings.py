@@ -13,6 +13,7 @@ from typing import Final, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 
+from twin.kit.registry_settings import SchemaRegistry
 from twin.kit.settings import RedisUrl, Settings
 
 _HOUR_S: Final = 3600
@@ -20,7 +21,7 @@ _WEEK_S: Final = 7 * 24 * _HOUR_S
 _KIB: Final = 1024
 
 
-class WorkerSettings(Settings):
+class WorkerSettings(Settings, SchemaRegistry):
     """Read once by `python -m twin worker`."""
 
     redis_url: RedisUrl = Field(default="redis://127.0.0.1:6379/0", description="Redis of the view")

@@ -8,13 +8,13 @@ of the record's place in the log (`source`), so they are the same on replay and 
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 from twin import causes
 from twin.effects import Deadline, DeadlineOf, Effects, Refusal
 from twin.policy import Policy
 from twin.state import DAY_MS, Limits, size
-from twin.wire.records import Cause, Change, Command, Downlink, Position, Twin
+from twin.wire.records import Cause, Change, Command, Downlink, DownlinkKind, Position, Twin
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,12 +181,15 @@ class Step:
 
     def send(
         self,
-        kind: Literal["command", "cancel", "desired"],
+        kind: DownlinkKind,
         ref: str,
         payload: dict[str, Any],
         expires_at: int | None = None,
     ) -> None:
-        """To the car, which must be online. The id is new per record and the same on replay."""
+        """To the car, which must be online, or (`forget`) to its broker.
+
+        The id is new per record and the same on replay.
+        """
         presence = self.twin["presence"]
         downlink = Downlink(
             id=f"{self.source}:{kind}:{ref}",

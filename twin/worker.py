@@ -16,7 +16,7 @@ from twin.apply import Context
 from twin.changelog import Reader
 from twin.copy import Copy
 from twin.delivery import QUEUE, Ticket, Writer
-from twin.kit import kafka, logs, metrics
+from twin.kit import kafka, logs, metrics, registry
 from twin.kit.clock import SystemClock
 from twin.kit.health import HealthServer
 from twin.policy import Policy, load_policy
@@ -48,6 +48,7 @@ def run(settings: WorkerSettings, make_view: Callable[[int], View]) -> int:
     try:
         policy = load_policy(settings.policy_file, limits(settings))
         partitions = _partitions(producer)
+        registry.use_ids(settings)
         declared = declare(settings, partitions)
         view = make_view(partitions)
         context = decided_by(settings, policy, partitions)

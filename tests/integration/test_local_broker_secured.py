@@ -28,18 +28,21 @@ from twin.local.process import Child, spawn, stop_all
 pytestmark = pytest.mark.integration
 
 DEADLINE_S = 20
-NOT_AUTHORIZED = 0x87
+NOT_AUTHORIZED, NO_SUBSCRIBER = 0x87, 0x10
+DENIED = "car-denied"
 
 
 @pytest.fixture(scope="module")
 def authority(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of an authority that knows the broker, the services, car-1 and car-2."""
+    """The folder of an authority that knows the broker, the services, and some cars."""
     if shutil.which("openssl") is None:
         pytest.skip("openssl is not installed (apt-get install openssl): no certificates.")
     folder = tmp_path_factory.mktemp("authority") / "ca"
     ca.init(folder, [HOST])
-    for vehicle_id in ("car-1", "car-2"):
+    for vehicle_id in ("car-1", "car-2", DENIED):
         ca.issue(folder, vehicle_id)
+    # No authority of ours makes such a name, but another might.
+    ca._signed(ca._openssl(), folder, "cars", "+", folder / "cars" / "plus.pem", 1)
     return folder
 
 
@@ -79,6 +82,7 @@ def secured(
         tls=authority / "broker",
         user="root" if os.geteuid() == 0 else None,
         trace=True,
+        denied=(DENIED,),
     )
     command = mqtt.start_command(kind, settings, os.environ, found)
     child = spawn(kind, command, os.environ, folder / "log")
@@ -108,7 +112,7 @@ class Client:
         self._paho = paho.Client(
             paho.CallbackAPIVersion.VERSION2, name, protocol=version, reconnect_on_failure=False
         )
-        context = ssl.create_default_context(cafile=broker.authority / "cars" / "ca.pem")
+        context = ssl.create_default_context(cafile=broker.authority / "ca.pem")
         if certificate:
             stem = broker.authority / certificate
             context.load_cert_chain(f"{stem}.pem", f"{stem}.key")
@@ -281,8 +285,44 @@ def test_a_car_cannot_take_over_the_session_of_a_service(secured):
         assert not service.ended.is_set()
 
 
+@pytest.mark.parametrize("name", [DENIED, "+"])
+def test_a_denied_car_and_one_that_is_named_like_a_filter_may_do_nothing(secured, name):
+    """HiveMQ does not let them in; Mosquitto takes nothing from them, and gives them nothing."""
+    certificate = f"cars/{DENIED if name == DENIED else 'plus'}"
+    with (
+        client(secured, name, certificate, car=True) as vehicle,
+        car(secured, "car-1") as other,
+        downlink(secured) as sender,
+    ):
+        if secured.kind == "hivemq":
+            assert vehicle.answer == NOT_AUTHORIZED
+            return
+        vehicle.subscribe(f"vehicles/{name}/commands", "vehicles/#")
+        for vehicle_id in (name, "car-1") if name != "+" else ("car-1",):
+            assert vehicle.publish(f"vehicles/{vehicle_id}/telemetry") == NOT_AUTHORIZED
+        other.subscribe("vehicles/car-1/commands")
+        for vehicle_id in (DENIED, "car-1"):
+            sender.publish(f"vehicles/{vehicle_id}/commands", b"for one")
+        assert other.inbox.get(timeout=DEADLINE_S).payload == b"for one"
+        # What is behind it in the same connection says that nothing came before.
+        assert vehicle.publish("anything") == NOT_AUTHORIZED
+        assert vehicle.inbox.empty()
+
+
+def test_the_brokers_key_is_nobody_elses(secured):
+    """In the authority's folder, and in the stores that are made of it for HiveMQ."""
+    keys = [secured.settings.tls / "server.key"]
+    if secured.kind == "hivemq":
+        stores = secured.settings.folder / "stores"
+        assert stores.stat().st_mode & 0o777 == 0o700
+        keys += stores.iterdir()
+        assert len(keys) == 4
+    assert {key.stat().st_mode & 0o777 for key in keys} == {0o600}
+
+
 def test_services_may_do_their_part_only(secured):
-    """The uplink acknowledges and probes, the downlink commands; neither speaks for a car."""
+    """The uplink acknowledges and probes, the downlink commands and makes brokers forget a status; else
+    neither speaks for a car."""
     with uplink(secured) as up, downlink(secured) as down, car(secured, "car-1") as vehicle:
         vehicle.subscribe("vehicles/car-1/ack", "vehicles/car-1/desired")
         up.subscribe(PROBE)
@@ -294,6 +334,7 @@ def test_services_may_do_their_part_only(secured):
             "vehicles/car-1/desired",
         ]
         assert up.inbox.get(timeout=DEADLINE_S).topic == "cartwin/probe/x"
+        assert down.publish("vehicles/car-1/status", b"") in (0, NO_SUBSCRIBER)
         assert up.publish("vehicles/car-1/commands") == NOT_AUTHORIZED
         assert down.publish("vehicles/car-1/telemetry") == NOT_AUTHORIZED
 

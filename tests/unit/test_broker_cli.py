@@ -38,6 +38,13 @@ def test_config_writes_the_files_and_says_what_is_kept(tmp_path):
     assert "listener 8883 0.0.0.0" in (tmp_path / "new" / "mosquitto.conf").read_text()
 
 
+def test_a_denied_vehicle_is_in_the_acl(tmp_path):
+    """--deny may be repeated."""
+    run("config", "--kind", "mosquitto", "--rate", "5", "--outage", "6", "--out", str(tmp_path),
+        "--mode", "password", "--deny", "car-7", "--deny", "car-8")  # fmt: skip
+    assert "user car-7\ntopic deny #\n\nuser car-8\n" in (tmp_path / "acl").read_text()
+
+
 def test_paths_are_as_the_broker_sees_them(tmp_path):
     """--folder is where the files will be, --out where they are written."""
     run("config", "--kind", "mosquitto", "--rate", "5", "--outage", "6", "--out", str(tmp_path),
@@ -51,6 +58,7 @@ def test_paths_are_as_the_broker_sees_them(tmp_path):
         (("--kind", "amqtt", "--mode", "tls", "--tls", "x"), "amqtt has no mode tls"),
         (("--kind", "mosquitto", "--mode", "tls"), "folder of certificates"),
         (("--kind", "mosquitto", "--host", "0.0.0.0"), "listens on 127.0.0.1 only"),
+        (("--kind", "mosquitto", "--deny", "car-7"), "cannot deny a vehicle"),
     ],
 )
 def test_what_cannot_be_configured_is_wrong_usage(tmp_path, words, said):

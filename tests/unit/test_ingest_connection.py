@@ -56,10 +56,11 @@ class Wire(asyncio.Transport):
     abort = close
 
 
-def wired(level=5, *, window=10, on_message=None):
+def wired(level=5, *, window=10, on_message=None, **options):
     """A connection on a `Wire`, and the messages it gave with their receipts."""
     given = []
-    connection = Connection(level, window, on_message or (lambda m, r: given.append((m, r))))
+    take = on_message or (lambda m, r: given.append((m, r)))
+    connection = Connection(level, window, take, **options)
     wire = Wire()
     wire.connection = connection
     connection.connection_made(wire)
@@ -132,6 +133,35 @@ def test_a_full_window_stops_reading_until_half_of_it_is_safe():
         given[1][1].ack()
         await turn()
         assert wire.reading
+
+    asyncio.run(play())
+
+
+def test_long_messages_stop_reading_before_the_window_is_full():
+    """Their bytes are counted, too, whatever the QoS, and reading goes on when half of them is safe."""
+
+    async def play():
+        connection, wire, given = wired(4, window_bytes=300)
+        long = packets.encode_publish(4, Publish("t", b"x" * 100, 1, 7))
+        connection.data_received(long + message(8, qos=0) + long)
+        assert wire.reading
+        connection.data_received(long)
+        assert (len(given), wire.reading) == (4, False)
+        given[0][1].ack()
+        await turn()
+        assert not wire.reading
+        given[1][1].ack()
+        given[3][1].ack()
+        await turn()
+        assert not wire.reading, "the last one is safe, and cannot be acknowledged yet"
+        given[2][1].ack()
+        await turn()
+        assert wire.reading
+        connection.data_received(packets.encode_publish(4, Publish("t", b"x" * 999, 1, 9)))
+        assert not wire.reading
+        given[4][1].ack()
+        await turn()
+        assert wire.reading, "one that is longer than all may be"
 
     asyncio.run(play())
 
@@ -425,6 +455,31 @@ def test_a_missing_puback_ends_the_connection(monkeypatch):
         connection, wire, _ = await shaken(bytes.fromhex("2003000000"))
         with pytest.raises(ConnectionLost, match="no PUBACK"):
             await connection.publish(Publish("t", b"", qos=1))
+        assert not wire.open
+
+    asyncio.run(play())
+
+
+def test_no_answer_is_owed_while_we_do_not_listen(monkeypatch):
+    """Kafka is away for long: answers wait behind what we do not read; afterwards they are owed."""
+    monkeypatch.setattr(module, "PUBACK_S", 0.01)
+    monkeypatch.setattr(module, "ANSWER_S", 0.01)
+
+    async def play():
+        connection, wire, given = wired(4, window=1)
+        connection.data_received(message(1))
+        asked = [
+            asyncio.create_task(connection.publish(Publish("t", b"", qos=1))),
+            asyncio.create_task(connection.ask(("a",), qos=0)),
+        ]
+        done, _ = await asyncio.wait(asked, timeout=0.1)
+        assert not done
+        assert wire.open
+        given[0][1].ack()
+        with pytest.raises(ConnectionLost, match="no PUBACK"):
+            await asked[0]
+        with pytest.raises(ConnectionLost):
+            await asked[1]
         assert not wire.open
 
     asyncio.run(play())

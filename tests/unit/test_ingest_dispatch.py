@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from typing import NamedTuple
+from typing import NamedTuple, get_args
 
 import pytest
 
@@ -13,6 +13,7 @@ from ingest.feed import Taken
 from ingest.window import Entry
 from tests.fake_clock import FakeClock
 from twin.wire.errors import WireError
+from twin.wire.records import DownlinkKind
 
 NOW = 1_790_000_000_000
 ORDER = {
@@ -36,16 +37,14 @@ def read(fields, key=b"car-1"):
 
 
 def test_a_record_is_read_and_addressed():
-    """Commands and cancels go to `commands`, desired states to `desired`."""
+    """Commands and cancels go to `commands`, desired states to `desired`, `forget` to `status`."""
     assert read(ORDER) == ORDER
-    topics = {
-        kind: dispatch.mqtt_topic({**ORDER, "kind": kind})
-        for kind in ("command", "cancel", "desired")
-    }
+    topics = {kind: dispatch.mqtt_topic({**ORDER, "kind": kind}) for kind in get_args(DownlinkKind)}
     assert topics == {
         "command": "vehicles/car-1/commands",
         "cancel": "vehicles/car-1/commands",
         "desired": "vehicles/car-1/desired",
+        "forget": "vehicles/car-1/status",
     }
 
 
@@ -95,7 +94,9 @@ def test_a_record_that_is_no_json_object_has_a_reason(value):
 )
 def test_each_reason_code_of_the_broker_has_a_word(code, reason):
     """Taken is None; no subscriber and every refusal have a stable word."""
-    assert dispatch.refusal(code) == reason
+    assert dispatch.refusal(code, "command") == reason
+    # A broker forgets a status whether anybody is there to hear of it or not.
+    assert dispatch.refusal(code, "forget") == (None if code == 0x10 else reason)
 
 
 def test_a_delivery_tells_what_became_of_the_record():
@@ -142,14 +143,16 @@ class Broker:
     def __init__(self, *answers):
         self.answers = list(answers)
         self.published = []
+        self.retained = []
         self.up = asyncio.Event()
         self.up.set()
 
     async def connected(self):
         await self.up.wait()
 
-    async def publish(self, topic, payload, *, expiry_s=None):
-        self.published.append((topic, json.loads(payload), expiry_s))
+    async def publish(self, topic, payload, *, expiry_s=None, retain=False):
+        self.published.append((topic, json.loads(payload) if payload else None, expiry_s))
+        self.retained.append(retain)
         answer = self.answers.pop(0) if self.answers else 0
         if isinstance(answer, asyncio.Event):
             await answer.wait()
@@ -205,12 +208,28 @@ def test_a_message_is_published_unchanged_and_done_when_its_delivery_is_in_kafka
         dispatcher.take(record)
         await asyncio.wait_for(dispatcher.idle(), 5)
         assert broker.published == [("vehicles/car-1/commands", ORDER["payload"], 91)]
+        assert broker.retained == [False]
         assert outbox.told() == [("car-1:7:0", "sent")]
         assert not record.entry.done
         outbox.done[0]()
         assert record.entry.done
 
     playing(play, ())
+
+
+def test_a_broker_is_told_to_forget_a_status_by_an_empty_retained_message():
+    """It needs nobody who hears it, and a refusal is told like any other."""
+    forget = {**ORDER, "kind": "forget", "ref": "5", "payload": {}, "expires_at": None}
+
+    async def play(dispatcher, outbox, clock, broker):
+        for name in ("one", "two"):
+            dispatcher.take(taken({**forget, "id": name}))
+        await asyncio.wait_for(dispatcher.idle(), 5)
+        assert broker.published == [("vehicles/car-1/status", None, None)] * 2
+        assert broker.retained == [True, True]
+        assert outbox.told() == [("one", "sent"), ("two", "not_authorized")]
+
+    playing(play, (0x10, 0x87))
 
 
 @pytest.mark.parametrize(

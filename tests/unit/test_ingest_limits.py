@@ -13,6 +13,17 @@ from twin.wire import topics
 GOOD = b'{"speed":1}'
 
 
+class Source:
+    """A broker's client: whether what comes may have waited, and how many share its telemetry."""
+
+    def __init__(self, sharers=1):
+        self.sharers = sharers
+        self.late = False
+
+    def behind(self, now):
+        return self.late
+
+
 class Producer:
     """Takes records, and has none of them yet."""
 
@@ -32,7 +43,9 @@ def receiving(play, **limits):
     async def run():
         producer, clock = Producer(), FakeClock()
         outbox = Outbox(producer)
-        uplink = Uplink(outbox, "enforce", clock, **limits)
+        uplink = Uplink(
+            outbox, "enforce", clock, **{"sources": {0: Source(), 1: Source()}} | limits
+        )
 
         def say(topic, payload=GOOD, shard=0):
             uplink.receive(shard, Publish(topic, payload), None)
@@ -60,6 +73,50 @@ def test_a_flooding_car_is_held_to_its_rate_and_others_are_not():
         assert [say(flood) for _ in range(4)].count(topics.TELEMETRY) == 3
         assert uplink.rejected == {"rate_limited": 11, "missing_field": 1}
         assert uplink.received == 40 + 3 + 4
+
+    receiving(play, rate=3)
+
+
+def test_a_backlog_passes_and_the_limit_is_on_again_behind_it():
+    """By what the client of the broker says of each message; another broker is none of it."""
+    sources = {0: Source(), 1: Source()}
+
+    def play(say, uplink, clock):
+        flood = "vehicles/car-1/telemetry"
+        sources[0].late = True
+        assert {say(flood) for _ in range(3000)} == {topics.TELEMETRY}
+        assert [say(flood, shard=1) for _ in range(40)].count(topics.TELEMETRY) == 30
+        sources[0].late = False
+        assert [say(flood) for _ in range(40)].count(topics.TELEMETRY) == 30
+        sources[0].late = True
+        assert say(flood) == topics.TELEMETRY
+        sources[0].late = False
+        assert say(flood) == topics.REJECTED
+
+    receiving(play, rate=3, sources=sources)
+
+
+def test_telemetry_that_is_dealt_out_is_held_to_a_part_of_the_rate():
+    """What one process alone reads is held to the whole."""
+
+    def play(say, uplink, clock):
+        telemetry, status = "vehicles/car-1/telemetry", "vehicles/car-1/status"
+        assert [say(telemetry) for _ in range(40)].count(topics.TELEMETRY) == 10
+        born = b'{"state":"online","session":1,"at":2}'
+        assert [say(status, born) for _ in range(40)].count(topics.PRESENCE) == 30
+
+    receiving(play, rate=3, sources={0: Source(sharers=3)})
+
+
+def test_topics_of_nobody_share_one_bucket():
+    """Whatever their names; what is above says so, and costs no car anything."""
+
+    def play(say, uplink, clock):
+        for number in range(40):
+            assert say(f"vehicles/no id {number}/telemetry") == topics.REJECTED
+        assert uplink.rejected["rate_limited"] == 10
+        assert uplink.rejected.total() == 40
+        assert say("vehicles/car-1/telemetry") == topics.TELEMETRY
 
     receiving(play, rate=3)
 

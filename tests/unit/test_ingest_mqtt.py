@@ -7,6 +7,7 @@ import pytest
 
 from ingest import mqtt
 from ingest.access import Access
+from ingest.connection import Connection
 from ingest.errors import ConnectionLost, SessionTakenOver
 from ingest.mqtt import BACKOFF_FIRST_S, BACKOFF_LAST_S, Client, backoff_s
 from ingest.settings import Broker
@@ -22,13 +23,16 @@ TAKEN_OVER = bytes.fromhex("e0018e")
 class Script:
     """A broker whose answers to CONNECT the test gives; it grants every subscription.
 
-    `log` holds what came: ("connect", level, client id, clean), ("subscribe", number of filters),
-    ("unsubscribe", number of filters).
+    `echoes`: it gives each message of QoS 1 back. `refused`: part of a topic whose subscription it
+    refuses. `log` holds what came: ("connect", level, client id, clean), ("subscribe", number of
+    filters), ("unsubscribe", number of filters).
     """
 
     def __init__(self, *connacks):
         self.connacks = list(connacks)
         self.silent = False
+        self.echoes = False
+        self.refused = b""
         self.unanswered = 0
         self.log = []
         self.writers = []
@@ -42,7 +46,8 @@ class Script:
                 if kind == 8:
                     filters = count_filters(body, 3 if level == 5 else 2)
                     self.log.append(("subscribe", filters))
-                    suback = body[:2] + (b"\x00" if level == 5 else b"") + b"\x01" * filters
+                    granted = b"\x87" if self.refused and self.refused in body else b"\x01"
+                    suback = body[:2] + (b"\x00" if level == 5 else b"") + granted * filters
                     writer.write(bytes((0x90, len(suback))) + suback)
                 elif kind == 10:
                     filters = count_filters(body, 3 if level == 5 else 2, options=0)
@@ -54,6 +59,8 @@ class Script:
                 elif kind == 3:
                     size = int.from_bytes(body[:2], "big")
                     writer.write(b"\x40\x02" + body[2 + size : 4 + size])
+                    if self.echoes:
+                        writer.write(bytes((0x32, len(body))) + body)
         writer.close()
 
     async def _connect(self, reader, writer):
@@ -139,6 +146,26 @@ def test_a_broker_of_3_1_1_is_spoken_to_in_3_1_1(monkeypatch, probe_answer):
 
     playing(play, script, monkeypatch, **FILTERS)
     assert script.log[1:] == [("connect", 4, "up", False), ("subscribe", ALL)]
+
+
+def test_a_level_that_silence_told_is_asked_for_again(monkeypatch):
+    """A lost probe costs MQTT 5 until the next connection only; a refusal is kept."""
+    script = Script(None, CONNACK_4, CONNACK_5, CONNACK_5_PRESENT, CONNACK_5_PRESENT)
+    refused = Script(REFUSED_VERSION_4, CONNACK_4, CONNACK_4_PRESENT, CONNACK_4_PRESENT)
+    again = []
+
+    for found, levels in ((script, [5, 4, 5, 5, 5]), (refused, [5, 4, 4, 4])):
+
+        async def reconnecting(client, found=found):
+            for _ in range(2):
+                await client.connected()
+                again.clear()
+                found.writers[-1].close()
+                await until(lambda: again and not client.fault)
+
+        told = {**FILTERS, "on_reconnect": lambda: again.append(1)}
+        playing(reconnecting, found, monkeypatch, **told)
+        assert [entry[1] for entry in found.log if entry[0] == "connect"] == levels
 
 
 def test_without_filters_nothing_is_kept_at_the_broker(monkeypatch):
@@ -228,6 +255,27 @@ def test_what_a_callback_raises_ends_the_client(monkeypatch):
 
     script.connacks = [REFUSED_VERSION_4, CONNACK_4]
     playing(play, script, monkeypatch, topology=Topology(), on_message=broken)
+
+
+@pytest.mark.parametrize(("connack", "asked"), [("2003000000", True), ("20050000022500", False)])
+def test_a_broker_that_retains_nothing_is_not_asked_to(monkeypatch, connack, asked):
+    """It would cut the connection, again and again; elsewhere `retain` is said when it is wished."""
+    script, said = Script(CONNACK_5, bytes.fromhex(connack)), []
+    publish = Connection.publish
+
+    async def listening(self, message):
+        said.append(message.retain)
+        return await publish(self, message)
+
+    monkeypatch.setattr(Connection, "publish", listening)
+
+    async def play(client):
+        await client.connected()
+        assert await client.publish("t", b"", retain=True) == 0
+        assert await client.publish("t", b"") == 0
+        assert said == [asked, False]
+
+    playing(play, script, monkeypatch)
 
 
 def test_publishing_needs_a_connection_and_waits_for_the_next_one(monkeypatch):
@@ -351,6 +399,69 @@ def test_what_the_broker_says_of_itself_is_no_message(monkeypatch):
     playing(play, script, monkeypatch, side={"sy": news.append}, **told)
     assert script.log[2:] == [("subscribe", ALL), ("subscribe", 1)]
     assert (news, messages) == ([b"x"], ["c"])
+
+
+def test_marks_tell_what_may_have_waited(monkeypatch):
+    """Behind until a mark is back, on each connection anew; without marks nobody can say."""
+    monkeypatch.setattr(mqtt, "EVERY_S", 0.001)
+    script = Script(CONNACK_5, CONNACK_5, CONNACK_5_PRESENT)
+    messages = []
+
+    async def play(client):
+        now = asyncio.get_running_loop().time
+        await until(lambda: ("subscribe", 1) in script.log)
+        assert client.behind(now())
+        script.echoes = True
+        # The first mark was not given back, and is sent again when it is due.
+        monkeypatch.setattr("ingest.lag.AGAIN_S", 0)
+        await until(lambda: not client.behind(now()))
+        script.echoes = False
+        script.writers[-1].close()
+        await until(lambda: client.behind(now()))
+        script.echoes = True
+        await until(lambda: not client.behind(now()))
+        assert not client.faults()
+
+    told = {**FILTERS, "on_message": lambda message, _receipt: messages.append(message.topic)}
+    playing(play, script, monkeypatch, marks=True, **told)
+    assert messages == []
+
+
+def test_a_broker_that_refuses_marks_is_not_ready(monkeypatch):
+    """Nobody is held to a rate then, so readiness has the sentence; messages go on being taken."""
+    script = Script(CONNACK_5, CONNACK_5)
+    script.refused = b"cartwin/probe/"
+
+    async def play(client):
+        await client.connected()
+        await until(client.faults)
+        (why,) = client.faults().values()
+        assert "cartwin/probe/up-mark" in why
+        assert "UPLINK_VEHICLE_RATE=0" in why
+        assert client.fault == ""
+        assert client.behind(asyncio.get_running_loop().time())
+
+    playing(play, script, monkeypatch, marks=True, **FILTERS)
+
+
+@pytest.mark.parametrize(
+    ("topology", "connack", "sharers"),
+    [
+        (Topology(0, 3), CONNACK_5, 3),
+        (Topology(1, 3), CONNACK_5, 3),
+        (Topology(0, 3), NO_SHARING_5, 1),
+        (Topology(), CONNACK_5, 1),
+    ],
+)
+def test_who_shares_telemetry_is_known(monkeypatch, topology, connack, sharers):
+    """As the broker can: one that cannot share gives it all to one."""
+
+    async def play(client):
+        await client.connected()
+        assert client.sharers == sharers
+
+    told = {**FILTERS, "topology": topology}
+    playing(play, Script(CONNACK_5, connack), monkeypatch, **told)
 
 
 def test_files_that_let_nobody_in_are_a_fault_until_they_do(monkeypatch, tmp_path):

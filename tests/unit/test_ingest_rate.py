@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ingest.rate import BURST_S, MOST_BACKLOG_MS, RateLimit
+from ingest.rate import BURST_S, RateLimit
 
 T0 = 1_700_000_000_000
 
@@ -46,39 +46,31 @@ def test_a_rate_below_one_in_ten_seconds_still_lets_one_through():
     assert passed(limit, "a", T0, 3) == 1
 
 
-def test_what_comes_first_may_have_waited():
-    """Nobody read for five minutes before this limit began; for more than an hour is as for an hour."""
-    assert passed(RateLimit(1, away_ms=300_000), "a", T0, 1000) == BURST_S + 310
-    assert passed(RateLimit(1, away_ms=10**9), "a", T0, 9000) == BURST_S + MOST_BACKLOG_MS // 1000
-
-
-def test_after_a_silence_of_all_what_had_to_wait_passes():
-    """Kafka was away five minutes: a car's messages of that time come together."""
+def test_what_waited_passes_and_counts_nothing():
+    """A backlog of any length; the message after it finds the bucket as it was before."""
     limit = RateLimit(1)
-    assert limit.admit("a", T0)
-    back = T0 + 300_000
-    assert passed(limit, "a", back, 300) == 300
-    # When as much time has passed again the allowance is over.
-    later = back + 400_000
-    for second in range(400):
-        limit.admit("b", back + second * 1000)
-    assert passed(limit, "a", later, 300) == BURST_S
+    assert passed(limit, "a", T0, 4) == 4
+    assert all(limit.admit("a", T0 + number, backlog=True) for number in range(5_000))
+    assert len(limit) == 1
+    assert passed(limit, "a", T0, 100) == BURST_S - 4
 
 
-def test_a_silence_counts_as_one_hour_at_most():
-    """Brokers keep sessions about as long."""
-    limit = RateLimit(1)
-    limit.admit("a", T0)
-    most = MOST_BACKLOG_MS // 1000 + BURST_S
-    assert passed(limit, "a", T0 + 86_400_000, most + 100) == most
+def test_nobody_gets_a_second_bucket_by_waiting():
+    """After any pause a flooding car has what has filled meanwhile, and no more."""
+    for pause_s in range(1, 3 * BURST_S):
+        limit = RateLimit(1)
+        assert passed(limit, "a", T0, 100) == BURST_S
+        assert limit.admit("b", T0 + pause_s * 500)
+        assert passed(limit, "a", T0 + pause_s * 1000, 100) == min(pause_s, BURST_S)
 
 
-def test_without_a_silence_nothing_more_passes():
-    """Others were heard all the time, so there is no backlog."""
-    limit = RateLimit(1)
-    for second in range(100):
-        limit.admit("b", T0 + second * 1000)
-    assert passed(limit, "a", T0 + 100_000, 100) == BURST_S
+def test_several_processes_share_the_rate():
+    """Each admits its part, however few that is; a part below one in ten seconds lets one through."""
+    limit = RateLimit(50)
+    assert sum(limit.admit("a", T0, sharers=4) for _ in range(1000)) == 50 * BURST_S // 4
+    slow = RateLimit(1)
+    steps = [slow.admit("a", T0 + second * 1000, sharers=64) for second in range(256)]
+    assert sum(steps) == 4
 
 
 def test_a_clock_that_is_set_back_refuses_nobody_for_long():
@@ -88,24 +80,34 @@ def test_a_clock_that_is_set_back_refuses_nobody_for_long():
     assert passed(limit, "a", T0 - 3_600_000, 100) == BURST_S
 
 
+def test_only_full_buckets_are_forgotten():
+    """However many cars come, one that has flooded stays held."""
+    limit = RateLimit(1)
+    assert passed(limit, "flood", T0, 100) == BURST_S
+    for number in range(20_000):
+        limit.admit(f"car-{number}", T0 + number // 4)
+    assert passed(limit, "flood", T0 + 4_999, 100) == 4
+    assert len(limit) <= 10_000, "a bucket is full a second after its only message"
+
+
 def test_what_is_remembered_is_bounded():
-    """Full buckets are forgotten, and there are never more than two generations."""
-    limit = RateLimit(50, most=100)
-    for number in range(1000):
-        limit.admit(f"car-{number}", T0 + number)
-        assert len(limit) <= 200
-    limit = RateLimit(50)
-    for generation in range(5):
-        for number in range(50):
-            limit.admit(f"car-{generation}-{number}", T0 + generation * 10_000)
+    """Where there is no room a newcomer passes, those that are held stay so, and full ones make room."""
+    limit = RateLimit(1, most=100)
+    for number in range(100):
+        assert passed(limit, f"car-{number}", T0, 20) == BURST_S
+    assert passed(limit, "new", T0, 1000) == 1000
     assert len(limit) == 100
+    assert passed(limit, "car-0", T0, 1) == 0
+    assert passed(limit, "new", T0 + 500, 100) == 100
+    assert passed(limit, "new", T0 + BURST_S * 1000, 100) == BURST_S
+    assert len(limit) == 1
 
 
 @given(
     st.lists(st.tuples(st.integers(0, 3000), st.sampled_from("ab")), max_size=300),
     st.sampled_from([1, 3, 50]),
 )
-def test_no_car_gets_more_than_bucket_and_rate_without_a_backlog(steps, rate):
+def test_no_car_gets_more_than_bucket_and_rate(steps, rate):
     """Whatever the rhythm: over any time at most the rate and one bucket."""
     limit = RateLimit(rate)
     now, through = T0, {"a": [], "b": []}

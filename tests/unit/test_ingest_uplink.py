@@ -61,6 +61,12 @@ def account(outbox):
     return *scraped()[:3], len(outbox)
 
 
+def counted(counter):
+    """What a counter without labels says."""
+    (family,) = counter.collect()
+    return family.samples[0].value
+
+
 def playing(play):
     """Run `play(uplink, producer, outbox, receipts)` in a loop."""
 
@@ -92,6 +98,25 @@ def test_a_receipt_is_given_back_only_when_kafka_has_the_record():
         assert receipts.acked == ["bad"]
         producer.report(0)
         assert receipts.acked == ["bad", "good"]
+
+    playing(play)
+
+
+def test_an_empty_status_is_counted_and_nothing_else():
+    """It says nothing of the car, so Kafka gets nothing; other empty messages are rejected."""
+
+    async def play(uplink, producer, outbox, receipts):
+        before, cleared = account(outbox), counted(metrics.UPLINK_CLEARED)
+        uplink.receive(0, Publish("vehicles/car-1/status", b""), receipts("status"))
+        assert receipts.acked == ["status"]
+        assert producer.records == []
+        assert counted(metrics.UPLINK_CLEARED) == cleared + 1
+        assert account(outbox) == before
+        for topic in ("vehicles/car-1/reported", "vehicles/a b/status", "vehicles/car-1/telemetry"):
+            uplink.receive(0, Publish(topic, b""), receipts(topic))
+        uplink.receive(0, Publish("vehicles/car-1/status", b"", cut=999), receipts("cut"))
+        assert [record[0] for record in producer.records] == ["rejected"] * 4
+        assert counted(metrics.UPLINK_CLEARED) == cleared + 1
 
     playing(play)
 
@@ -174,18 +199,49 @@ def test_a_record_kafka_will_never_take_ends_the_process_without_its_receipt():
     playing(play)
 
 
-@pytest.mark.parametrize(
-    "refusal", [BufferError("full"), KafkaException(KafkaError(KafkaError._FATAL, "fenced"))]
-)
-def test_a_producer_that_takes_nothing_is_a_named_error(refusal):
-    """A full queue or a fatal producer raises `KafkaRefused`, which ends the process."""
+def test_a_producer_that_takes_nothing_is_a_named_error():
+    """A fatal producer raises `KafkaRefused`, which ends the process."""
 
     async def play(uplink, producer, outbox, receipts):
-        producer.refusal = refusal
+        producer.refusal = KafkaException(KafkaError(KafkaError._FATAL, "fenced"))
         with pytest.raises(KafkaRefused):
             uplink.receive(0, GOOD, receipts("good"))
         assert receipts.acked == []
         assert len(outbox) == 0
+
+    playing(play)
+
+
+def test_records_wait_for_room_in_the_producer_in_order():
+    """A full queue ends nothing: they count as under way, and none overtakes another."""
+
+    async def play(uplink, producer, outbox, receipts):
+        uplink.receive(0, GOOD, receipts("first"))
+        producer.refusal = BufferError("full")
+        uplink.receive(0, BAD, receipts("second"))
+        producer.refusal = None
+        uplink.receive(0, GOOD, receipts("third"))
+        assert (len(producer.records), len(outbox)) == (1, 3)
+        outbox._poll()
+        assert [record[0] for record in producer.records] == ["telemetry", "rejected", "telemetry"]
+        for number in range(3):
+            producer.report(number)
+        assert receipts.acked == ["first", "second", "third"]
+        assert len(outbox) == 0
+
+    playing(play)
+
+
+def test_a_record_that_waited_and_is_refused_ends_the_process():
+    """As one that is refused at once."""
+
+    async def play(uplink, producer, outbox, receipts):
+        producer.refusal = BufferError("full")
+        uplink.receive(0, GOOD, receipts("good"))
+        producer.refusal = KafkaException(KafkaError(KafkaError._FATAL, "fenced"))
+        with pytest.raises(KafkaRefused, match="fenced"):
+            await asyncio.wait_for(outbox.drained(), 5)
+        assert receipts.acked == []
 
     playing(play)
 

@@ -101,15 +101,21 @@ def test_a_path_with_signs_of_xml_is_still_xml():
     """What a folder is called does not break the file."""
     odd = replace(SECURE, folder=Path("/a&b/<c>"))
     found = ET.fromstring(hivemq(odd)).findtext("listeners/tls-tcp-listener/tls/keystore/path")
-    assert found == "/a&b/<c>/server.p12"
+    assert found == "/a&b/<c>/stores/server.p12"
 
 
 def test_passwords_are_for_mosquitto():
-    """One door, a password file, the same rules; HiveMQ CE and amqtt know nothing of it."""
-    named = replace(PLAIN, mode="password")
+    """Two doors, a password file, the same rules; HiveMQ CE and amqtt know nothing of it."""
+    named = replace(PLAIN, mode="password", host="0.0.0.0")
     conf = lines_of(named)
     assert ("password_file", "/etc/broker/users") in conf
     assert ("allow_anonymous", "false") in conf
+    # A car cannot take the session of a service; services, who have several, come in from here only.
+    doors = [number for number, (name, _) in enumerate(conf) if name == "listener"]
+    cars, services = conf[doors[0] : doors[1]], conf[doors[1] :]
+    assert cars == [("listener", "1883 0.0.0.0"), ("use_username_as_clientid", "true")]
+    assert services[0] == ("listener", "8884 127.0.0.1")
+    assert ("use_username_as_clientid", "true") not in services
     assert "acl" in files("mosquitto", named)
     for kind in ("hivemq", "amqtt"):
         with pytest.raises(NotConfigurable, match="mosquitto"):
@@ -177,6 +183,44 @@ def test_the_acl_file_has_every_rule_once():
         assert paragraph.split("\n\n")[0].splitlines() == [
             f"topic {rule.verb} {rule.filter}" for rule in rules
         ]
+
+
+def test_what_the_downlink_writes_is_for_cars_or_makes_a_broker_forget():
+    """Commands and desired states, and the status of a deleted twin; it reads nothing."""
+    assert access.SERVICES[access.DOWNLINK] == (
+        access.Rule("write", "vehicles/+/desired"),
+        access.Rule("write", "vehicles/+/commands"),
+        access.Rule("write", "vehicles/+/status"),
+    )
+
+
+def test_a_denied_vehicle_has_a_paragraph_of_its_own():
+    """Everything is denied to it by name, behind the rules of all."""
+    settings = replace(SECURE, denied=("car-7", "car-8"))
+    for kind in ("mosquitto", "hivemq"):
+        text = files(kind, settings)["acl"]
+        assert text == access.acl_file() + (
+            "\nuser car-7\ntopic deny #\n\nuser car-8\ntopic deny #\n"
+        )
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"denied": ("car 7\nuser x",)}, "vehicle id 'car 7"),
+        ({"denied": ("uplink@cartwin",)}, "vehicle id 'uplink@cartwin'"),
+    ],
+)
+def test_only_vehicles_can_be_denied(change, said):
+    """Whatever else is no id and would be another line of the file."""
+    with pytest.raises(NotConfigurable, match=said):
+        replace(SECURE, **change)
+
+
+def test_loopback_cannot_deny_anybody():
+    """It knows nobody by name."""
+    with pytest.raises(NotConfigurable, match="use mode password or tls"):
+        replace(PLAIN, denied=("car-7",))
 
 
 @pytest.mark.parametrize("kind", ["mosquitto", "amqtt", "hivemq"])

@@ -9,6 +9,7 @@ from ingest.settings import IngestSettings, UplinkSettings
 from models.settings import ScorerSettings, StoreSettings, TrainerSettings
 from twin.__main__ import main
 from twin.api.settings import ApiSettings
+from twin.kit.registry_settings import SchemaRegistry
 from twin.kit.security import KafkaSecurity
 from twin.kit.settings import Settings, described
 from twin.settings import WorkerSettings
@@ -16,6 +17,7 @@ from twin.settings import WorkerSettings
 PAGE = Path(__file__).parents[2] / "docs" / "settings.md"
 TABLES = {
     "kafka": (KafkaSecurity, None),
+    "schema registry": (SchemaRegistry, None),
     "every process": (Settings, KafkaSecurity),
     "uplink and downlink": (IngestSettings, Settings),
     "uplink": (UplinkSettings, IngestSettings),
@@ -28,8 +30,8 @@ TABLES = {
 
 
 def table(group, base):
-    """Markdown of the settings that `group` adds to `base`."""
-    known = set(base.model_fields) if base else set()
+    """Markdown of the settings that `group` adds to `base`, without those with a table of their own."""
+    known = {*base.model_fields, *SchemaRegistry.model_fields} if base else set()
     rows = ["| variable | default | accepted | meaning |", "|---|---|---|---|"]
     for name, default, accepted, meaning in described(group):
         if name.lower() not in known:

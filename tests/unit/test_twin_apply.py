@@ -78,8 +78,26 @@ def test_deleting_a_twin_withdraws_what_the_car_may_have():
     said, _ = world.order(lane="door")
     waiting, _ = world.order(lane="door")
     effects = world.request("delete", {})
-    assert [(d["kind"], d["ref"]) for d in effects.downlinks] == [("cancel", said)]
+    assert [(d["kind"], d["ref"]) for d in effects.downlinks] == [("cancel", said), ("forget", "1")]
     assert effects.changes[0]["what"] == {"by": "ann", "commands": [said, waiting]}
+
+
+@pytest.mark.parametrize("last", ["online", "offline"])
+def test_a_broker_is_told_to_forget_the_status_of_a_deleted_twin(last):
+    """At the shard of its presence, once; what became of that changes no twin."""
+    world = World()
+    world.online(4, shard=2)
+    getattr(world, last)(5, shard=3)
+    (forget,) = world.request("delete", {}).downlinks
+    assert (forget["kind"], forget["shard"], forget["session"]) == ("forget", 3, 5)
+    assert (forget["payload"], "expires_at" in forget) == ({}, False)
+    assert world.delivery("5", kind="forget").outdated
+    world.telemetry(speed=1.0)
+    made = world.twin["revision"]
+    assert world.delivery("5", kind="forget").outdated
+    assert world.twin["revision"] == made
+    # Without a status no broker is known.
+    assert world.request("delete", {}).downlinks == []
 
 
 def test_without_auto_create_only_the_api_makes_twins():

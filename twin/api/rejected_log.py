@@ -31,6 +31,18 @@ _ANSWER_S: Final = 5.0
 _POLL_S: Final = 0.1
 _BATCH: Final = 500
 _NO_ANSWER: Final = "Kafka did not answer in time"
+_MAY_BE_THERE: Final = frozenset(
+    {
+        KafkaError._MSG_TIMED_OUT,
+        KafkaError._TIMED_OUT,
+        KafkaError._TRANSPORT,
+        KafkaError._PURGE_INFLIGHT,
+        KafkaError._FATAL,
+        KafkaError.REQUEST_TIMED_OUT,
+        KafkaError.NOT_ENOUGH_REPLICAS_AFTER_APPEND,
+    }
+)
+"""Errors after which Kafka may have a record all the same: its answer is what did not come."""
 
 
 class Whole(NamedTuple):
@@ -76,7 +88,7 @@ class RejectedLog:
         return await self._run(job)
 
     async def send(self, records: list[Again]) -> list[str | None]:
-        """Produce; of each why Kafka did not take it, or None."""
+        """Produce; None for each that Kafka has, else a sentence: it has not, or that is not known."""
         return await self._run(lambda: self._send(records))
 
     def close(self) -> None:
@@ -123,11 +135,14 @@ class RejectedLog:
                 **{"message.timeout.ms": int(self._wait_s * 1000), "error_cb": _trace},
             )
         producer = self._producer
-        faults: list[str | None] = [_NO_ANSWER] * len(records)
+        faults: list[str | None] = [_unknown(record, _NO_ANSWER) for record in records]
+        answered = 0
 
         def told(place: int) -> Callable[[KafkaError | None, Message], None]:
             def delivered(error: KafkaError | None, _message: Message) -> None:
-                faults[place] = None if error is None else error.str()
+                nonlocal answered
+                answered += 1
+                faults[place] = None if error is None else _fault(records[place], error)
 
             return delivered
 
@@ -141,10 +156,11 @@ class RejectedLog:
                     headers=[*record.headers],
                 )
             except (BufferError, KafkaException) as error:
-                faults[place] = str(error)
-        # Longer than a record lives, so that none takes effect after it was said to be lost.
+                answered += 1
+                faults[place] = _refused(record, str(error))
+        # Longer than a record lives, so that none is still on its way when this returns.
         producer.flush(self._wait_s + 2)
-        if _NO_ANSWER in faults:
+        if answered < len(records):
             producer.purge()
             producer.flush(1)
             self._producer = None
@@ -230,6 +246,20 @@ class _Reading:
                         del ends[number]
         finally:
             self._consumer.unassign()
+
+
+def _fault(record: Again, error: KafkaError) -> str:
+    """What a delivery report says of a record."""
+    say = _unknown if error.code() in _MAY_BE_THERE else _refused
+    return say(record, error.str())
+
+
+def _refused(record: Again, why: str) -> str:
+    return f"Kafka did not take the record for {record.topic}: {why}"
+
+
+def _unknown(record: Again, why: str) -> str:
+    return f"it is not known whether Kafka has the record for {record.topic}: {why}"
 
 
 def _record(message: Message, headers: list[tuple[str, bytes | None]]) -> Record:

@@ -154,7 +154,7 @@ async def redrive_one(
     again = _again(found, body)
     (fault,) = await needs.rejected.send([again])
     if fault is not None:
-        raise LogUnavailable(f"Kafka did not take the record for {again.topic}: {fault}")
+        raise LogUnavailable(fault)
     answer = {
         "id": found.record.id,
         "topic": again.topic,
@@ -183,12 +183,11 @@ async def _send_all(
         except Problem as problem:
             failed.append(_failure(one.record.id, problem))
     faults = await needs.rejected.send([again for _, again in ready])
-    for (rejected_id, again), fault in zip(ready, faults, strict=True):
+    for (rejected_id, _), fault in zip(ready, faults, strict=True):
         if fault is None:
             sent.append(rejected_id)
         else:
-            told = f"Kafka did not take the record for {again.topic}: {fault}"
-            failed.append(_failure(rejected_id, Problem("log_unavailable", told)))
+            failed.append(_failure(rejected_id, Problem("log_unavailable", fault)))
 
 
 def _failure(rejected_id: str, problem: Problem) -> dict[str, str]:

@@ -80,11 +80,23 @@ def config(
         typer.Option(min=1, max=65535, help="Default: 1883, or 8883 for the cars under TLS."),
     ] = None,
     services_port: Annotated[
-        int, typer.Option(min=1, max=65535, help="Uplink and downlink under TLS.")
+        int,
+        typer.Option(
+            min=1,
+            max=65535,
+            help="Uplink and downlink, modes tls and password (there on 127.0.0.1 only).",
+        ),
     ] = 8884,
     folder: Annotated[
         Path | None,
         typer.Option(help="Where the broker finds these files and keeps its data; default: --out."),
+    ] = None,
+    deny: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Vehicle that may do nothing any more; may be repeated. Mosquitto reads it at SIGHUP,"
+            " HiveMQ when it starts."
+        ),
     ] = None,
     trace: Annotated[
         bool, typer.Option("--trace", help="Mosquitto: log each packet, and so what it refused.")
@@ -118,6 +130,7 @@ def config(
             services_port=services_port,
             tls=tls.absolute() if tls else None,
             trace=trace,
+            denied=tuple(deny or ()),
         )
         made = files(chosen, settings)
     except LocalError as error:
@@ -161,12 +174,15 @@ def init(
     ],
     folder: Annotated[Path, typer.Option("--dir", help="Folder of the authority.")] = Path("ca"),
     days: Annotated[
-        int, typer.Option(min=1, max=36_500, help="How long all of it is valid.")
-    ] = 825,
+        int,
+        typer.Option(min=1, max=ca.MOST_DAYS, help="How long the certificates are valid."),
+    ] = ca.DAYS,
 ) -> None:
     """Make the authorities of cars and services, and the certificates of broker and services.
 
     `cartwin broker ca init --dir ca --host mqtt.example.com --host 10.0.0.7`
+
+    The authorities themselves are valid for ten years.
 
     Uplink and downlink then get, with mqtts://mqtt.example.com:8884 in MQTT_URLS: MQTT_CA_FILE =
     `ca/services/ca.pem`, MQTT_CERT_FILE and MQTT_KEY_FILE = `ca/services/uplink.pem` and `.key`.
@@ -183,12 +199,14 @@ def init(
 def issue(
     vehicle_ids: Annotated[list[str], typer.Argument(help="Vehicle ids, one certificate each.")],
     folder: Annotated[Path, typer.Option("--dir", help="Folder of the authority.")] = Path("ca"),
-    days: Annotated[int, typer.Option(min=1, max=36_500, help="How long it is valid.")] = 825,
+    days: Annotated[
+        int, typer.Option(min=1, max=ca.MOST_DAYS, help="How long it is valid.")
+    ] = ca.DAYS,
 ) -> None:
     """Make the certificate and the key of a car; its name (CN) is the vehicle id.
 
-    The car needs its `.pem` and `.key`, and `cars/ca.pem` to know the broker by. Its MQTT client id
-    is the vehicle id, too.
+    The car needs its `.pem` and `.key`, and `ca.pem` of the authority's folder to know the broker by.
+    Its MQTT client id is the vehicle id, too.
     """
     for vehicle_id in vehicle_ids:
         try:

@@ -23,6 +23,9 @@ from twin.client.replay_plan import Plan
 from twin.client.replay_tally import Mismatch, Tally, compare, has_applied
 from twin.kit import kafka
 from twin.kit.kafka import KafkaUnavailable
+from twin.kit.registry import use_ids
+from twin.kit.registry_settings import SchemaRegistry
+from twin.kit.settings import read
 from twin.wire import topics
 
 _TOPICS: Final = (topics.TELEMETRY, topics.REJECTED, topics.TWINS)
@@ -37,7 +40,10 @@ _NO_LEADER_YET: Final = (
 
 
 class Arrivals:
-    """Counts the records of this run from the moment it is entered. Raises `KafkaUnavailable`."""
+    """Counts the records of this run from the moment it is entered.
+
+    Raises `KafkaUnavailable`, `RegistryUnavailable`.
+    """
 
     def __init__(self, bootstrap: str, plan: Plan) -> None:
         self._bootstrap = bootstrap
@@ -47,6 +53,7 @@ class Arrivals:
         self._consumer = _consumer(self._bootstrap)
         try:
             kafka.wait_for_topics(self._consumer, list(_TOPICS), _TIMEOUT_S)
+            use_ids(read(SchemaRegistry), _TIMEOUT_S)
             self._consumer.assign(_frozen(self._consumer, (topics.TELEMETRY, topics.REJECTED)))
         except KafkaException as error:
             self._consumer.close()

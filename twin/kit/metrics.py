@@ -66,6 +66,13 @@ UPLINK_ACCOUNT = Account()
 UPLINK_REDRIVEN = Counter(
     "cartwin_uplink_redriven_total", "Rejected messages that were driven again, judged", ["result"]
 )
+UPLINK_CLEARED = Counter(
+    "cartwin_uplink_cleared_total",
+    "Empty statuses, which tell a broker to forget the one it retains; not among the received",
+)
+UPLINK_OUTBOX = Gauge(
+    "cartwin_uplink_outbox", "Records that wait for Kafka's word: at rest as many as are in flight"
+)
 UPLINK_ACKS = Counter("cartwin_uplink_acks_total", "Acks to cars that a broker was given")
 UPLINK_ACK_SESSIONS = Gauge("cartwin_uplink_ack_sessions", "Sessions of cars followed for acks")
 UPLINK_SUSPECT = Counter("cartwin_uplink_suspect_total", "Messages kept with impossible values")

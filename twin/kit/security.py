@@ -59,12 +59,7 @@ class KafkaSecurity(BaseSettings):
     @classmethod
     def _authorities(cls, path: str, info: ValidationInfo) -> str:
         if path and _fits(info, _TLS, "TLS"):
-            try:
-                ssl.create_default_context(cafile=path)
-            except ssl.SSLError:
-                raise ValueError(f"no certificate is in it; {_CA_WANTED}") from None
-            except OSError as error:
-                raise ValueError(f"{error.strerror}; {_CA_WANTED}") from None
+            check_authorities(path)
         return path
 
     @field_validator("kafka_sasl_mechanism", "kafka_sasl_username")
@@ -95,17 +90,7 @@ class KafkaSecurity(BaseSettings):
         if path and password:
             raise ValueError("beside it there is KAFKA_SASL_PASSWORD; one of the two is accepted")
         if path and _fits(info, _SASL, "SASL"):
-            try:
-                found = _first_line(path)
-            except (OSError, UnicodeDecodeError) as error:
-                why = error.strerror if isinstance(error, OSError) else "it is no text"
-                raise ValueError(f"{why}; {_FILE_WANTED}") from None
-            if not found:
-                raise ValueError(f"its first line is empty; {_FILE_WANTED}")
-            if len(found) > _LONGEST:
-                raise ValueError(
-                    f"its first line has more than {_LONGEST} characters; {_FILE_WANTED}"
-                )
+            password_in(path)
         elif protocol in _SASL and password is not None and not password:
             raise ValueError(
                 f"with KAFKA_SECURITY_PROTOCOL {protocol}, this or KAFKA_SASL_PASSWORD is needed"
@@ -118,7 +103,7 @@ class KafkaSecurity(BaseSettings):
         if self.kafka_sasl_mechanism is None:
             return None
         path = self.kafka_sasl_password_file
-        password = _first_line(path) if path else self.kafka_sasl_password.get_secret_value()
+        password = password_in(path) if path else self.kafka_sasl_password.get_secret_value()
         return self.kafka_sasl_mechanism, self.kafka_sasl_username, password
 
     def kafka_tls(self) -> ssl.SSLContext | None:
@@ -147,6 +132,30 @@ def _fits(info: ValidationInfo, protocols: tuple[str, ...], what: str) -> bool:
             f" {' or '.join(protocols)}"
         )
     return protocol is not None
+
+
+def check_authorities(path: str) -> None:
+    """Raises `ValueError` with a sentence when no certificate of an authority can be read there."""
+    try:
+        ssl.create_default_context(cafile=path)
+    except ssl.SSLError:
+        raise ValueError(f"no certificate is in it; {_CA_WANTED}") from None
+    except OSError as error:
+        raise ValueError(f"{error.strerror}; {_CA_WANTED}") from None
+
+
+def password_in(path: str) -> str:
+    """The password in a file, read once in a process. Raises `ValueError` with a sentence."""
+    try:
+        found = _first_line(path)
+    except (OSError, UnicodeDecodeError) as error:
+        why = error.strerror if isinstance(error, OSError) else "it is no text"
+        raise ValueError(f"{why}; {_FILE_WANTED}") from None
+    if not found:
+        raise ValueError(f"its first line is empty; {_FILE_WANTED}")
+    if len(found) > _LONGEST:
+        raise ValueError(f"its first line has more than {_LONGEST} characters; {_FILE_WANTED}")
+    return found
 
 
 @lru_cache(maxsize=8)

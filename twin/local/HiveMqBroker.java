@@ -24,9 +24,13 @@ import com.hivemq.extension.sdk.api.services.builder.Builders;
 import java.io.IOException;
 import java.io.OutputStream;
 import java.nio.ByteBuffer;
+import java.nio.channels.Channels;
 import java.nio.charset.StandardCharsets;
 import java.nio.file.Files;
 import java.nio.file.Path;
+import java.nio.file.StandardOpenOption;
+import java.nio.file.attribute.PosixFilePermission;
+import java.nio.file.attribute.PosixFilePermissions;
 import java.security.KeyFactory;
 import java.security.KeyStore;
 import java.security.PrivateKey;
@@ -38,9 +42,10 @@ import java.security.spec.PKCS8EncodedKeySpec;
 import java.util.ArrayList;
 import java.util.Base64;
 import java.util.List;
-import java.util.Optional;
+import java.util.Set;
 import java.util.concurrent.TimeUnit;
 import java.util.concurrent.atomic.LongAdder;
+import java.util.regex.Pattern;
 import javax.naming.InvalidNameException;
 import javax.naming.ldap.LdapName;
 
@@ -49,17 +54,24 @@ import javax.naming.ldap.LdapName;
  *
  * <p>FOLDER has config.xml and, unless everybody may do everything, the file {@code acl} that
  * Mosquitto reads, too. HiveMQ lets nobody in without an extension: ours goes by those rules. A
- * client's name is the CN of its certificate; who comes by the door of the cars must have it as its
- * client id, may do what the patterns say, and nothing else. From the PEM files of TLS_FOLDER the
- * key stores are made that config.xml names. What is refused or dropped is counted and logged, drops
- * are also told under $SYS as Mosquitto does.
+ * client's name is the CN of its certificate, which has no sign that means something in a topic
+ * filter; who comes by the door of the cars must have it as its client id, may do what the patterns
+ * say, and nothing else. Who is denied everything is not let in. From the PEM files of TLS_FOLDER the
+ * key stores are made that config.xml names, in a folder that nobody else may read. What is refused or
+ * dropped is counted and logged, drops are also told under $SYS as Mosquitto does.
  */
 public final class HiveMqBroker implements ExtensionMain {
     private static final char[] STORE_PASSWORD = "cartwin".toCharArray();
     private static final String CARS = "cars";
+    private static final String EVERYTHING = "#";
+    private static final Pattern NAME = Pattern.compile("[A-Za-z0-9._@-]{1,64}");
     private static final String DROPPED = "$SYS/broker/publish/messages/dropped";
 
-    private record Rule(String user, boolean writes, boolean reads, String filter) {}
+    private record Rule(String user, boolean writes, boolean reads, String filter) {
+        boolean bars(String name) {
+            return !writes && !reads && user.equals(name);
+        }
+    }
 
     private final List<Rule> rules;
     private final LongAdder refused = new LongAdder();
@@ -107,23 +119,33 @@ public final class HiveMqBroker implements ExtensionMain {
 
     private void letIn(SimpleAuthInput asked, SimpleAuthOutput answer) {
         String door = asked.getConnectionInformation().getListener().orElseThrow().getName();
-        Optional<String> name = asked.getConnectionInformation().getClientTlsInformation()
-                .flatMap(tls -> tls.getClientCertificate()).map(HiveMqBroker::commonName);
+        String name = asked.getConnectionInformation().getClientTlsInformation()
+                .flatMap(tls -> tls.getClientCertificate()).map(HiveMqBroker::commonName).orElse("");
         boolean isCar = door.equals(CARS);
-        String id = asked.getClientInformation().getClientId();
-        if (name.isEmpty() || (isCar && !name.get().equals(id))) {
+        if (!NAME.matcher(name).matches()) {
+            answer.failAuthentication(ConnackReasonCode.NOT_AUTHORIZED,
+                    "the name in the certificate must be 1 to 64 of A-Z a-z 0-9 . _ @ -");
+            return;
+        }
+        if (isCar && !name.equals(asked.getClientInformation().getClientId())) {
             answer.failAuthentication(ConnackReasonCode.NOT_AUTHORIZED,
                     "the client id must be the name in the certificate");
             return;
         }
-        String user = isCar ? CARS : name.get();
-        asked.getConnectionInformation().getConnectionAttributeStore()
-                .putAsString("user", user);
+        if (rules.stream().anyMatch(rule -> rule.bars(name))) {
+            answer.failAuthentication(ConnackReasonCode.NOT_AUTHORIZED,
+                    "this name is denied everything");
+            return;
+        }
+        String user = isCar ? CARS : name;
+        var known = asked.getConnectionInformation().getConnectionAttributeStore();
+        known.putAsString("user", user);
+        known.putAsString("name", name);
         var permissions = answer.getDefaultPermissions();
         permissions.setDefaultBehaviour(DefaultAuthorizationBehaviour.DENY);
         for (Rule rule : rules) {
             if (rule.user().equals(user)) {
-                String filter = rule.filter().replace("%u", id);
+                String filter = rule.filter().replace("%u", name);
                 if (rule.reads()) {
                     permissions.add(permission(filter, MqttActivity.SUBSCRIBE));
                 }
@@ -142,17 +164,18 @@ public final class HiveMqBroker implements ExtensionMain {
 
     private void judge(PublishAuthorizerInput asked, PublishAuthorizerOutput answer) {
         String topic = asked.getPublishPacket().getTopic();
-        String id = asked.getClientInformation().getClientId();
-        String user = asked.getConnectionInformation().getConnectionAttributeStore()
-                .getAsString("user").orElse("");
+        var known = asked.getConnectionInformation().getConnectionAttributeStore();
+        String user = known.getAsString("user").orElse("");
+        String name = known.getAsString("name").orElse("");
         for (Rule rule : rules) {
             if (rule.writes() && rule.user().equals(user)
-                    && covers(rule.filter().replace("%u", id), topic)) {
+                    && covers(rule.filter().replace("%u", name), topic)) {
                 answer.authorizeSuccessfully();
                 return;
             }
         }
         refused.increment();
+        String id = asked.getClientInformation().getClientId();
         System.err.printf("refused: %s wrote %s (%d so far)%n", id, topic, refused.sum());
         answer.failAuthorization(AckReasonCode.NOT_AUTHORIZED, "not a topic of this client");
     }
@@ -197,6 +220,9 @@ public final class HiveMqBroker implements ExtensionMain {
                 user = words[1];
             } else if ((words[0].equals("topic") || words[0].equals("pattern")) && words.length == 3) {
                 String whose = words[0].equals("pattern") ? CARS : user;
+                if (words[1].equals("deny") && !words[2].equals(EVERYTHING)) {
+                    throw new IOException(file + ": only everything can be denied: " + line);
+                }
                 found.add(new Rule(whose, words[1].endsWith("write"), words[1].startsWith("read"),
                         words[2]));
             } else if (!words[0].isEmpty() && !words[0].startsWith("#")) {
@@ -216,7 +242,11 @@ public final class HiveMqBroker implements ExtensionMain {
         }
     }
 
-    private static void makeStores(Path pem, Path folder) throws Exception {
+    private static void makeStores(Path pem, Path config) throws Exception {
+        Set<PosixFilePermission> ours = PosixFilePermissions.fromString("rwx------");
+        Path folder = Files.createDirectories(
+                config.resolve("stores"), PosixFilePermissions.asFileAttribute(ours));
+        Files.setPosixFilePermissions(folder, ours);
         Certificate[] own = certificates(pem.resolve("server.pem"));
         KeyStore server = emptyStore();
         server.setKeyEntry("server", privateKey(pem.resolve("server.key")), STORE_PASSWORD, own);
@@ -237,9 +267,14 @@ public final class HiveMqBroker implements ExtensionMain {
         return made;
     }
 
-    private static void store(KeyStore made, Path file) throws Exception {
-        try (OutputStream out = Files.newOutputStream(file)) {
-            made.store(out, STORE_PASSWORD);
+    private static void store(KeyStore keys, Path file) throws Exception {
+        // The password is public: what keeps the key is that nobody else may ever open the file.
+        Files.deleteIfExists(file);
+        var own = PosixFilePermissions.asFileAttribute(PosixFilePermissions.fromString("rw-------"));
+        var made = Files.newByteChannel(
+                file, Set.of(StandardOpenOption.CREATE_NEW, StandardOpenOption.WRITE), own);
+        try (OutputStream out = Channels.newOutputStream(made)) {
+            keys.store(out, STORE_PASSWORD);
         }
     }
 

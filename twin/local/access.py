@@ -1,10 +1,11 @@
 """Who may write and read which MQTT topic: one table, one file that Mosquitto and HiveMQ both read.
 
 A car's name is its vehicle id, which the broker takes from its certificate (CN) or its user name. A
-service's name has an `@`, which no vehicle id has: no car can be named like a service.
+service's name has an `@`, which no vehicle id has: no car can be named like a service. A car that must
+go is denied everything by name.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Final, Literal, NamedTuple
 
 from twin.wire import topics
@@ -37,14 +38,15 @@ SERVICES: Final[Mapping[str, tuple[Rule, ...]]] = {
         Rule("write", topics.mqtt_topic("+", "ack")),
         Rule("readwrite", PROBE),
     ),
+    # `status`: to make a broker forget that of a deleted twin.
     DOWNLINK: tuple(
-        Rule("write", topics.mqtt_topic("+", leaf)) for leaf in ("desired", "commands")
+        Rule("write", topics.mqtt_topic("+", leaf)) for leaf in ("desired", "commands", "status")
     ),
 }
 
 
-def acl_file() -> str:
-    """The rules in Mosquitto's form; what no rule allows is denied."""
+def acl_file(denied: Iterable[str] = ()) -> str:
+    """The rules in Mosquitto's form; what no rule allows is denied. `denied`: vehicle ids."""
     lines = [
         "# Who may write and read what, made by `cartwin broker config`. %u is the client's name:",
         "# the CN of its certificate, or its user name. What no line allows is denied.",
@@ -53,4 +55,6 @@ def acl_file() -> str:
     ]
     for name, rules in SERVICES.items():
         lines += ["", f"user {name}", *(f"topic {rule.verb} {rule.filter}" for rule in rules)]
+    for vehicle_id in denied:
+        lines += ["", f"user {vehicle_id}", "topic deny #"]
     return "\n".join(lines) + "\n"

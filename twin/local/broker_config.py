@@ -5,9 +5,11 @@ beyond their limit without a word to anybody (Mosquitto and HiveMQ: 1,000 messag
 the limit is rate x outage of one absent session, with its bytes.
 
 Modes: `loopback` is for one machine, everybody may do everything; `password` and `tls` know their
-clients and go by `access`. Under TLS there are two doors: cars come in with certificates of the
-cars' CA, and their client id is their certificate's name, so that none can take over the session of
-another or of a service; services come in by a port of their own with certificates of another CA.
+clients and go by `access`. Both have two doors. Cars come in by one, and their client id is their name
+(in the certificate, or the user's), so that none can take over the session of another or of a service.
+Services, which have several sessions under one name, come in by a port of their own: under TLS with
+certificates of another CA. Passwords do not tell a car from a service before it has said its client id,
+so that port is for loopback only.
 """
 
 import json
@@ -19,6 +21,8 @@ from xml.sax.saxutils import escape
 
 from twin.local.access import acl_file
 from twin.local.errors import NotConfigurable
+from twin.wire.errors import Misaddressed
+from twin.wire.ids import check_vehicle_id
 
 Kind = Literal["mosquitto", "amqtt", "hivemq"]
 Mode = Literal["loopback", "password", "tls"]
@@ -31,6 +35,8 @@ USERS_FILE: Final = "users"
 CARS_CA, SERVICES_CA = "cars-ca.pem", "services-ca.pem"
 SERVER: Final = "server"
 """Stem of the broker's own certificate and key in the TLS folder."""
+KEYSTORES: Final = "stores"
+"""Folder beside HiveMQ's configuration that its extension makes, for the broker's eyes only."""
 KEYSTORE_PASSWORD: Final = "cartwin"  # noqa: S105 - Java wants one; the file's mode is the secret
 LOOPBACK: Final = "127.0.0.1"
 
@@ -64,9 +70,10 @@ class Need:
 class BrokerSettings:
     """One broker. Paths are as the broker sees them.
 
-    `port` is the cars' door and, except under TLS, everybody's. `tls`: folder with the two CAs'
+    `port` is the cars' door and, in mode loopback, everybody's. `tls`: folder with the two CAs'
     certificates and the broker's own (`cartwin broker ca`). `window`: messages on their way to one
     client and not acknowledged: the uplink acknowledges after Kafka, so it wants thousands.
+    `denied`: ids of vehicles that may do nothing.
     """
 
     need: Need
@@ -85,6 +92,7 @@ class BrokerSettings:
     """Mosquitto only: the account it runs under when root starts it; None = its own default."""
     trace: bool = False
     """Mosquitto only: log each packet, and so what was refused."""
+    denied: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if (self.mode == "tls") != (self.tls is not None):
@@ -96,6 +104,16 @@ class BrokerSettings:
                 f"Mode loopback lets in everybody, so it listens on {LOOPBACK} only, not on"
                 f" {self.host}: use mode password or tls."
             )
+        if self.denied and self.mode == "loopback":
+            raise NotConfigurable(
+                "Mode loopback knows nobody by name, so it cannot deny a vehicle: use mode password"
+                " or tls."
+            )
+        try:
+            for vehicle_id in self.denied:
+                check_vehicle_id(vehicle_id)
+        except Misaddressed as error:
+            raise NotConfigurable(f"{error}.") from None
         if self.need.outage_s > self.session_expiry_s:
             raise NotConfigurable(
                 f"An outage of {self.need.outage_s:g} s is longer than sessions live"
@@ -112,7 +130,7 @@ def files(kind: Kind, settings: BrokerSettings) -> dict[str, str]:
     else:
         return {"amqtt.json": json.dumps(amqtt(settings), indent=1) + "\n"}
     if settings.mode != "loopback":
-        made[ACL_FILE] = acl_file()
+        made[ACL_FILE] = acl_file(settings.denied)
     return made
 
 
@@ -203,8 +221,18 @@ def _mosquitto_doors(settings: BrokerSettings) -> list[str]:
     access = ["allow_anonymous false", f"acl_file {settings.folder}/{ACL_FILE}"]
     if settings.tls is None:
         users = f"{settings.folder}/{USERS_FILE}"
-        how = f"# A car's user name is its vehicle id: mosquitto_passwd -b {users} NAME PASSWORD"
-        return [*access, how, f"password_file {users}", f"listener {settings.port} {settings.host}"]
+        return [
+            *access,
+            f"# A car's user name is its vehicle id: mosquitto_passwd -b {users} NAME PASSWORD",
+            f"password_file {users}",
+            "",
+            "# Cars: the client id is the user name.",
+            f"listener {settings.port} {settings.host}",
+            "use_username_as_clientid true",
+            "",
+            "# Services: one name, several sessions. Who comes by here may take any client id.",
+            f"listener {settings.services_port} {LOOPBACK}",
+        ]
     doors = [
         ("# Cars: the client id is the name in the certificate.", settings.port, CARS_CA),
         ("# Services: one name, several sessions.", settings.services_port, SERVICES_CA),
@@ -234,7 +262,7 @@ def _hivemq_doors(settings: BrokerSettings) -> str:
       <bind-address>{escape(settings.host)}</bind-address>
     </tcp-listener>
 """
-    stores = escape(str(settings.folder))
+    stores = escape(str(settings.folder / KEYSTORES))
     return "".join(
         f"""    <tls-tcp-listener>
       <port>{port}</port>

@@ -1,13 +1,15 @@
 """A certificate authority for tests and small fleets, made with the `openssl` program.
 
+    FOLDER/ca.pem     what cars know the broker by
     FOLDER/private/   keys of the two authorities: they stay here
     FOLDER/broker/    what a broker needs: both authorities' certificates, its own, and its key
     FOLDER/services/  uplink and downlink: `ca.pem` to know the broker by, certificates, keys
-    FOLDER/cars/      `ca.pem`, and certificate and key of each car
+    FOLDER/cars/      certificate and key of each car
 
 Cars and services have an authority each, so that a car's certificate opens no door of services. The
-broker's certificate is signed by that of the services. A car's CN is its vehicle id. Nothing is
-revoked here: who needs that, or has more than some thousand cars, has an authority of its own.
+broker's certificate is signed by that of the services. A car's CN is its vehicle id. Authorities live
+for ten years, and nothing they sign outlives them. Nothing is revoked here (a broker denies cars by
+name): who needs that, or has more than some thousand cars, has an authority of its own.
 """
 
 import ipaddress
@@ -29,42 +31,70 @@ from twin.wire.ids import check_vehicle_id
 SERVICES: Final[Mapping[str, str]] = {"uplink": UPLINK, "downlink": DOWNLINK}
 """File name and CN of each service."""
 
+DAYS: Final = 825
+"""How long a certificate is valid when nobody says otherwise."""
+MOST_DAYS: Final = 3_650
+_AUTHORITY_DAYS: Final = MOST_DAYS + 2  # what is signed on the same day does not outlive it
+_DAY_S: Final = 86_400
+_FOLDERS: Final = ("private", "broker", "services", "cars")
+_TRUSTED: Final = "ca.pem"
 _AUTHORITIES: Final = {"cars": CARS_CA, "services": SERVICES_CA}
 _LABEL: Final = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?", re.ASCII)
 _CA: Final = "basicConstraints=critical,CA:TRUE,pathlen:0\nkeyUsage=critical,keyCertSign,cRLSign"
 _LEAF: Final = "basicConstraints=critical,CA:FALSE\nkeyUsage=critical,digitalSignature"
 
 
-def init(folder: Path, hosts: Sequence[str], days: int = 825) -> None:
+def init(folder: Path, hosts: Sequence[str], days: int = DAYS) -> None:
     """Make both authorities, the broker's certificate for `hosts`, and those of the services.
 
-    Raises `LocalError`: there is an authority already, a host is none, openssl is missing or fails.
+    Raises `LocalError`, and nothing is left behind: there is an authority already, a host is none,
+    openssl is missing or fails.
     """
     names = ",".join(_alternative_name(host) for host in hosts)
     if not names:
         raise LocalError("A broker needs at least one host name or address: --host NAME.")
-    if (folder / "private").exists():
-        raise LocalError(f"There is an authority in {folder} already: it is never made anew.")
+    for name in (*_FOLDERS, _TRUSTED):
+        if (folder / name).exists():
+            raise LocalError(
+                f"There is an authority in {folder} already ({name}): it is never made anew."
+            )
     openssl = _openssl()
-    for name in ("private", "broker", "services", "cars"):
-        (folder / name).mkdir(parents=True)
+    # On the same file system, so that what is whole is moved into its place.
+    beside = next(each for each in (folder, *folder.absolute().parents) if each.is_dir())
+    try:
+        with tempfile.TemporaryDirectory(dir=beside, prefix=".authority-") as scratch:
+            new = Path(scratch)
+            _make(openssl, new, hosts[0], names, days)
+            folder.mkdir(parents=True, exist_ok=True)
+            for name in (*_FOLDERS, _TRUSTED):
+                (new / name).rename(folder / name)
+    except OSError as error:
+        raise LocalError(f"No authority can be made in {folder}: {error}.") from error
+
+
+def _make(openssl: str, folder: Path, host: str, names: str, days: int) -> None:
+    for name in _FOLDERS:
+        (folder / name).mkdir(mode=0o700 if name == "private" else 0o777)
     for name, file in _AUTHORITIES.items():
         made = folder / "broker" / file
         key = folder / "private" / f"{name}-ca.key"
-        _self_signed(openssl, f"cartwin {name}", key, made, days)
+        _self_signed(openssl, f"cartwin {name}", key, made)
     server = f"extendedKeyUsage=serverAuth\nsubjectAltName={names}"
-    _signed(openssl, folder, "services", hosts[0][:64], folder / "broker" / SERVER, days, server)
+    own = folder / "broker" / f"{SERVER}.pem"
+    _signed(openssl, folder, "services", host[:64], own, days, server)
     for name, common_name in SERVICES.items():
-        _signed(openssl, folder, "services", common_name, folder / "services" / name, days)
+        made = folder / "services" / f"{name}.pem"
+        _signed(openssl, folder, "services", common_name, made, days)
     # Who connects knows the broker by the authority that signed it.
-    for name in _AUTHORITIES:
-        shutil.copyfile(folder / "broker" / SERVICES_CA, folder / name / "ca.pem")
+    for place in (folder, folder / "services"):
+        shutil.copyfile(folder / "broker" / SERVICES_CA, place / _TRUSTED)
 
 
-def issue(folder: Path, vehicle_id: str, days: int = 825) -> Path:
+def issue(folder: Path, vehicle_id: str, days: int = DAYS) -> Path:
     """Certificate and key of a car; returns the path of the certificate (the key's ends in `.key`).
 
-    Raises `LocalError`: no vehicle id, no authority in `folder`, the car has a certificate already.
+    Raises `LocalError`: no vehicle id, no authority in `folder` or none that lives so long, the car has
+    a certificate already.
     """
     try:
         check_vehicle_id(vehicle_id)
@@ -74,13 +104,18 @@ def issue(folder: Path, vehicle_id: str, days: int = 825) -> Path:
         raise LocalError(
             f"There is no authority in {folder}: make one with `cartwin broker ca init`."
         )
-    stem = folder / "cars" / vehicle_id
-    if _certificate(stem).exists():
+    made = folder / "cars" / f"{vehicle_id}.pem"
+    if made.exists():
         raise LocalError(
-            f"{vehicle_id} has a certificate already: {_certificate(stem)}. Remove it to make"
-            " another; the old one stays valid until it ends."
+            f"{vehicle_id} has a certificate already: {made}. Remove it to make another; the old one"
+            " stays valid until it ends."
         )
-    return _signed(_openssl(), folder, "cars", vehicle_id, stem, days)
+    openssl = _openssl()
+    if not _lives(openssl, folder / "broker" / CARS_CA, days):
+        raise LocalError(
+            f"The authority in {folder} ends before {days} days are over: fewer --days, or a new one."
+        )
+    return _signed(openssl, folder, "cars", vehicle_id, made, days)
 
 
 def _openssl() -> str:
@@ -102,17 +137,19 @@ def _alternative_name(host: str) -> str:
         return f"DNS:{host}"
 
 
-def _certificate(stem: Path) -> Path:
-    # Not with_suffix: a vehicle id may have dots.
-    return stem.with_name(f"{stem.name}.pem")
+def _lives(openssl: str, certificate: Path, days: int) -> bool:
+    """Whether a certificate is still valid after so many days."""
+    asked = ["x509", "-noout", "-checkend", str(days * _DAY_S), "-in", str(certificate)]
+    done = subprocess.run([openssl, *asked], capture_output=True, check=False)  # noqa: S603 - ours
+    return done.returncode == 0
 
 
-def _self_signed(openssl: str, common_name: str, key: Path, made: Path, days: int) -> None:
+def _self_signed(openssl: str, common_name: str, key: Path, made: Path) -> None:
     _new_key(openssl, key)
     with tempfile.TemporaryDirectory() as scratch:
         config = _config(Path(scratch), common_name, _CA)
         request = ["req", "-new", "-x509", "-config", config, "-extensions", "extensions"]
-        named = ["-days", str(days), "-set_serial", _serial(), "-key", str(key)]
+        named = ["-days", str(_AUTHORITY_DAYS), "-set_serial", _serial(), "-key", str(key)]
         _run(openssl, *request, *named, "-out", str(made))
 
 
@@ -121,11 +158,12 @@ def _signed(
     folder: Path,
     authority: str,
     common_name: str,
-    stem: Path,
+    made: Path,
     days: int,
     more: str = "extendedKeyUsage=clientAuth",
 ) -> Path:
-    made, key = _certificate(stem), stem.with_name(f"{stem.name}.key")
+    # Not with_suffix: a vehicle id may have dots.
+    key = made.with_name(made.name.removesuffix(".pem") + ".key")
     _new_key(openssl, key)
     with tempfile.TemporaryDirectory() as scratch:
         config = _config(Path(scratch), common_name, f"{_LEAF}\n{more}")

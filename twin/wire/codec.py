@@ -4,13 +4,18 @@ On Kafka telemetry is Avro in Confluent framing: 0x00, schema id (4 bytes, big-e
 (https://docs.confluent.io/platform/current/schema-registry/fundamentals/serdes-develop/index.html).
 From cars the first byte tells: `{` is JSON, 0x00 is framed Avro; plain Avro only with the MQTT 5
 content type `avro/binary`.
+
+The ids of the package (`schemas/ids.json`) are always read. A process that uses a schema registry says
+once, at its start, which ids the same schemas have there (`use_ids`). Only records of Kafka may make it
+look for an id: what comes from a car never makes anybody ask.
 """
 
 import io
 import math
 import struct
+from collections.abc import Callable, Mapping
 from functools import cache
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 import orjson
 from fastavro import schemaless_reader
@@ -33,6 +38,57 @@ _HEAD = _FRAME.pack(0, schema.CURRENT_ID)
 _write = avro_writer.writer(_CURRENT)
 _READERS = {number: Reader(avro_writer.signals_of(known)) for number, known in _SCHEMAS.items()}
 _CURRENT_READER = _READERS[schema.CURRENT_ID]
+_PACKAGE: Final = frozenset(_SCHEMAS)
+
+_find: Callable[[int], Reader]
+
+
+def use_ids(
+    ids: Mapping[int, int], current: int | None = None, find: Callable[[int], Reader] | None = None
+) -> None:
+    """Besides the package's ids, read `ids` (id -> the package's id of the same schema); write `current`.
+
+    For a process's start, before anything is read or written; it replaces what was said before.
+    `current`: one of `ids`, of the package's current schema; None = the package's. `find`: the reader of
+    an id that is not among these, or raises `UnknownSchema`; None = such are unknown. Raises
+    `ValueError`, and changes nothing, when an id means another schema in the package.
+    """
+    global _HEAD, _find  # noqa: PLW0603 - once at the start; a look into an object costs every message
+    for number, own in ids.items():
+        if own not in _PACKAGE or (number in _PACKAGE and number != own):
+            raise ValueError(
+                f"schema id {number} is the package's id of another schema than {own}; its ids are"
+                f" {sorted(_PACKAGE)}"
+            )
+    written = schema.CURRENT_ID if current is None else current
+    if {**ids, schema.CURRENT_ID: schema.CURRENT_ID}.get(written) != schema.CURRENT_ID:
+        raise ValueError(f"schema id {written} is not that of the current schema")
+    for number in _SCHEMAS.keys() - _PACKAGE:
+        del _SCHEMAS[number], _READERS[number]
+    for number, own in ids.items():
+        _SCHEMAS[number], _READERS[number] = _SCHEMAS[own], _READERS[own]
+    _HEAD = _FRAME.pack(0, written)
+    _find = find or _unknown
+    intake.cache_clear()
+
+
+def reader_of(text: str) -> Reader:
+    """The reader of records of this Avro schema (JSON). Raises `UnknownSchema` with a sentence."""
+    try:
+        signals = avro_writer.signals_of(schema.parse(text))
+    except Exception as error:  # fastavro raises many unrelated types on what is no schema
+        raise UnknownSchema(f"it is none of telemetry: {error!r:.200}") from error
+    strange = [
+        name
+        for name, is_float in signals
+        if name not in BY_NAME or is_float != (BY_NAME[name].type == "float")
+    ]
+    if strange or len(dict(signals)) < len(signals):
+        raise UnknownSchema(
+            f"this version does not know its signals {', '.join(strange)[:200]}, or as another type,"
+            " or one is there twice"
+        )
+    return Reader(signals)
 
 
 def encode_telemetry(telemetry: Telemetry) -> bytes:
@@ -141,7 +197,7 @@ dump = orjson.dumps
 
 
 def _decode(data: bytes, vehicle_id: str | None = None) -> Sample:
-    reader = _CURRENT_READER if data.startswith(_HEAD) else _READERS[_schema_id(data)]
+    reader = _CURRENT_READER if data.startswith(_HEAD) else _reader(data)
     try:
         return reader.read(data, _FRAME.size, vehicle_id)
     except ValueError as error:
@@ -149,7 +205,15 @@ def _decode(data: bytes, vehicle_id: str | None = None) -> Sample:
 
 
 def _framed(data: bytes) -> dict[str, Any]:
-    return _avro(data[_FRAME.size :], _SCHEMAS[_schema_id(data)])
+    number = _schema_id(data)
+    if number not in _SCHEMAS:
+        _unknown(number)
+    return _avro(data[_FRAME.size :], _SCHEMAS[number])
+
+
+def _reader(data: bytes) -> Reader:
+    number = _schema_id(data)
+    return _READERS.get(number) or _find(number)
 
 
 def _schema_id(data: bytes) -> int:
@@ -159,9 +223,14 @@ def _schema_id(data: bytes) -> int:
             reason="malformed_avro",
         )
     number: int = _FRAME.unpack_from(data)[1]
-    if number not in _SCHEMAS:
-        raise UnknownSchema(f"schema id {number} is not known (known: {sorted(_SCHEMAS)})")
     return number
+
+
+def _unknown(number: int) -> NoReturn:
+    raise UnknownSchema(f"schema id {number} is not known (known: {sorted(_SCHEMAS)})")
+
+
+_find = _unknown
 
 
 def _avro(body: bytes, known: dict[str, Any]) -> dict[str, Any]:

@@ -18,6 +18,7 @@ PropertyState = Literal["pending", "sent", "acked", "diverged", "expired"]
 RequestKind = Literal[
     "desired", "command", "cancel", "attributes", "delete", "approval", "deadline"
 ]
+DownlinkKind = Literal["command", "cancel", "desired", "forget"]
 RefusalCode = Literal[
     "bad_request", "bad_command", "bad_ttl", "too_deep", "key_too_long", "twin_not_found",
     "command_not_found", "idempotency_conflict", "illegal_transition", "already_final",
@@ -150,10 +151,12 @@ class Downlink(TypedDict):
     """Topic `downlink`: `payload` goes out unchanged on vehicles/{id}/commands or /desired.
 
     `ref` is the command id or the desired version; `session` and `shard` are the twin's presence.
+    `forget` is for the broker: it shall drop the status that it retains of a car whose twin was
+    deleted. `ref` is the session then, and `payload` has no members.
     """
 
     id: str
-    kind: Literal["command", "cancel", "desired"]
+    kind: DownlinkKind
     vehicle_id: str
     ref: str
     shard: int
@@ -166,7 +169,7 @@ class Delivery(TypedDict):
     """Topic `deliveries`: `sent` = the broker took it, `refused` = it did not."""
 
     id: str
-    kind: Literal["command", "cancel", "desired"]
+    kind: DownlinkKind
     vehicle_id: str
     ref: str
     session: int

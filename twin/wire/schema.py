@@ -48,13 +48,25 @@ def build() -> dict[str, Any]:
 
 
 def load() -> dict[int, dict[str, Any]]:
-    """All known schemas, parsed, by Confluent id."""
+    """All known schemas, parsed, by the package's Confluent id."""
+    return {number: parse(text) for number, text in texts().items()}
+
+
+def texts() -> dict[int, str]:
+    """All known schemas as JSON, by the package's Confluent id."""
     folder = files("twin.wire") / "schemas"
-    names: dict[str, str] = json.loads((folder / "ids.json").read_text())
-    return {
-        int(number): parse_schema(json.loads((folder / name).read_text()))  # type: ignore[misc]
-        for number, name in names.items()
-    }
+    return {number: (folder / f"{name}.avsc").read_text() for name, number in names().items()}
+
+
+def names() -> dict[str, int]:
+    """The package's Confluent id of each known schema by its name, as `telemetry-v1`."""
+    known = json.loads((files("twin.wire") / "schemas" / "ids.json").read_text())
+    return {file.removesuffix(".avsc"): int(number) for number, file in known.items()}
+
+
+def parse(text: str) -> dict[str, Any]:
+    """A schema as fastavro reads with it; what it raises for one that is none is fastavro's."""
+    return parse_schema(json.loads(text))  # type: ignore[return-value]
 
 
 if __name__ == "__main__":
