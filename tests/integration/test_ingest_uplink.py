@@ -398,7 +398,8 @@ sys.exit(run("uplink", settings, partial(uplink.serve, settings, producer)))
 def test_without_kafkas_word_the_broker_keeps_the_messages(start, broker, tail, version, is_hivemq):
     """PUBACK follows Kafka: what a killed uplink held is delivered again, and nothing is lost."""
     count, window = 300, 40
-    held = start("-c", HELD, UPLINK_WINDOW=str(window)).ready()
+    # Without a rate there are no marks, which would take places in the window.
+    held = start("-c", HELD, UPLINK_WINDOW=str(window), UPLINK_VEHICLE_RATE="0").ready()
     vehicle_id, now = f"kill-{ms()}", ms()
     client = car(broker, vehicle_id, version=version)
     for number in range(count):
@@ -484,6 +485,7 @@ def test_messages_wait_at_the_broker_while_kafka_is_away(make_stack, tmp_path):
         "ingest",
         "uplink",
         UPLINK_WINDOW="20",
+        UPLINK_VEHICLE_RATE="0",
     ).ready()
     tail = Tail(endpoints.kafka, "telemetry")
     client = car(endpoints.mqtt[0], "patient")
