@@ -270,7 +270,7 @@ def test_kafka_that_does_not_answer_is_503() -> None:
     fakes, made = some()
     fakes.rejected.refusal = "timed out"
     answer = ask(fakes, "POST", f"/v1/rejected/{made}/redrive")
-    refused(answer, 503, "log_unavailable", "redrive", "timed out")
+    refused(answer, 503, "log_unavailable", "timed out")
     fakes.rejected.away = True
     for method, path in (("GET", ""), ("GET", f"/{made}"), ("POST", f"/{made}/redrive")):
         answer = ask(fakes, method, f"/v1/rejected{path}")
