@@ -8,6 +8,7 @@ from typer.testing import CliRunner
 
 from tests.integration.test_api_process import Api
 from tests.integration.test_ingest_uplink import Bridge, Tail, car, leave, ms, say, until
+from tests.mosquittos import PLENTY, own_mosquitto
 from twin.cli import app
 from twin.kit import kafka as kit_kafka
 from twin.wire import rejected
@@ -15,6 +16,8 @@ from twin.wire.codec import decode_telemetry
 from twin.wire.errors import Malformed
 
 pytestmark = pytest.mark.integration
+
+__all__ = ["own_mosquitto"]
 
 
 @pytest.fixture(scope="module")
@@ -24,6 +27,12 @@ def api(kafka, redis_url, tmp_path_factory):
     started.wait_ready()
     yield started
     assert started.stop() == 0, started.log.read_text()
+
+
+@pytest.fixture
+def mosquitto(own_mosquitto):
+    """A broker that retains nothing of other tests' cars, which a door would accept."""
+    return own_mosquitto.start(*PLENTY).url
 
 
 @pytest.fixture

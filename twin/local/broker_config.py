@@ -153,7 +153,8 @@ def mosquitto(settings: BrokerSettings) -> str:
         "# Seconds whose messages a killed broker may forget.",
         "autosave_interval 30",
         "set_tcp_nodelay true",
-        "log_dest stdout",
+        # Unlike stdout not held back in a buffer: refusals are counted in it.
+        "log_dest stderr",
         "log_timestamp_format %Y-%m-%dT%H:%M:%S",
         *(f"log_type {kind}" for kind in ("error", "warning", "notice")),
         "connection_messages false",
