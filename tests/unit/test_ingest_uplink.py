@@ -6,6 +6,7 @@ import threading
 
 import pytest
 from confluent_kafka import KafkaError, KafkaException
+from prometheus_client import REGISTRY, generate_latest
 
 from ingest.errors import KafkaRefused
 from ingest.outbox import Outbox
@@ -276,3 +277,22 @@ def test_numbers_given_by_the_bridge_grow_over_a_restart():
     earlier = asyncio.run(first_number(clock))
     clock.advance(1)
     assert asyncio.run(first_number(clock)) == earlier + 1000
+
+
+def test_how_long_messages_took_is_told_as_a_histogram():
+    """Each counts in the first bucket that is not below it and in all above; the sum is of all."""
+    taken = metrics.Latencies("cartwin_test_seconds", "of this test")
+    try:
+        for seconds in (0.0005, 0.001, 0.3, 100.0):
+            taken.observe(seconds)
+        text = generate_latest(taken).decode()
+    finally:
+        REGISTRY.unregister(taken)
+    said = dict(line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#"))
+    count = {
+        bound: said[f'cartwin_test_seconds_bucket{{le="{bound}"}}']
+        for bound in ("0.001", "0.25", "0.5", "60.0", "+Inf")
+    }
+    assert count == {"0.001": "2.0", "0.25": "2.0", "0.5": "3.0", "60.0": "3.0", "+Inf": "4.0"}
+    assert said["cartwin_test_seconds_count"] == "4.0"
+    assert float(said["cartwin_test_seconds_sum"]) == pytest.approx(100.3015)

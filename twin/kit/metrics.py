@@ -4,12 +4,20 @@ Names follow Prometheus' rules (base units, `_total`). One list means that dashb
 can be checked against it, and that a misspelt metric is a type error.
 """
 
+from bisect import bisect_left
 from collections.abc import Iterator
+from itertools import accumulate
 from typing import Final
 
 from prometheus_client import REGISTRY, Counter, Gauge, Histogram
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+)
 from prometheus_client.registry import Collector
+from prometheus_client.utils import floatToGoString
 
 _LATENCY: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 
@@ -62,6 +70,28 @@ class Account(Collector):
         )
 
 
+class Latencies(Collector):
+    """A histogram that one thread observes: a third of what the client's own takes a message."""
+
+    def __init__(self, name: str, help_text: str) -> None:
+        self._name = name
+        self._help = help_text
+        self._counts = [0] * (len(_LATENCY) + 1)
+        self._sum = 0.0
+        REGISTRY.register(self)
+
+    def observe(self, seconds: float) -> None:
+        """Count one."""
+        self._counts[bisect_left(_LATENCY, seconds)] += 1
+        self._sum += seconds
+
+    def collect(self) -> Iterator[Metric]:
+        """Called for every scrape, by any thread."""
+        bounds = (*(floatToGoString(bound) for bound in _LATENCY), "+Inf")
+        buckets = [*zip(bounds, accumulate(self._counts.copy()), strict=True)]
+        yield HistogramMetricFamily(self._name, self._help, buckets=buckets, sum_value=self._sum)
+
+
 UPLINK_ACCOUNT = Account()
 UPLINK_REDRIVEN = Counter(
     "cartwin_uplink_redriven_total", "Rejected messages that were driven again, judged", ["result"]
@@ -82,9 +112,7 @@ UPLINK_RECONNECTS = Counter(
 BROKER_DROPPED = Gauge(
     "cartwin_broker_dropped", "Messages the MQTT broker says it dropped since its start", ["shard"]
 )
-UPLINK_SECONDS = Histogram(
-    "cartwin_uplink_seconds", "Arrival to acknowledged by Kafka", buckets=_LATENCY
-)
+UPLINK_SECONDS = Latencies("cartwin_uplink_seconds", "Arrival to acknowledged by Kafka")
 
 # --- downlink ---------------------------------------------------------------------------------------
 DOWNLINK_SENT = Counter("cartwin_downlink_sent_total", "Messages the broker took", ["kind"])
