@@ -15,6 +15,7 @@ import asyncio
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -158,6 +159,11 @@ class Owner:
             for event_time in batch.event_times:
                 metrics.TWIN_EVENT_AGE.observe(now - event_time / 1000)
             self._told.update(batch.ends)
+            for owned in self.parts.values():
+                if owned.first_at and not owned.resumed:
+                    owned.resumed = True
+                    waited = max(now - owned.first_at / 1000, 0.0)
+                    metrics.TWIN_PAUSE_SECONDS.labels(str(owned.partition)).set(waited)
             if done is not None:
                 done()
         except Exception as error:
@@ -203,6 +209,16 @@ class Owner:
         if last is not None:
             await asyncio.shield(last)
 
+    def told(self, ends: Mapping[Place, int], places: Mapping[Place, Kept]) -> None:
+        """Of what was taken over everything is told, up to `ends`; a copy is read on from `places`."""
+        self._told.update(ends)
+        self._safe = {**self._safe, **places}
+
+    async def keep(self) -> None:
+        """Write into the local copy that it is of now, also where nothing is written for hours."""
+        if self._copy is not None:
+            await asyncio.to_thread(self._copy.write, (), self._safe)
+
     def mark(self) -> dict[Place, int]:
         """Up to where in the changelogs everything is told."""
         return dict(self._told)
@@ -227,15 +243,22 @@ class Owner:
         """Hold these no more."""
         for partition in partitions:
             del self.parts[partition]
+            with suppress(KeyError):
+                metrics.TWIN_PAUSE_SECONDS.remove(str(partition))
             for topic in CHANGELOGS:
                 self._told.pop((topic, partition), None)
         self._safe = {place: kept for place, kept in self._safe.items() if place[1] in self.parts}
 
-    async def due(self, now_ms: int) -> None:
-        """Turn deadlines that have come into `requests` records (law 6)."""
+    async def due(self, now_ms: int, horizons: Mapping[int, int]) -> None:
+        """Turn deadlines that have come into `requests` records (law 6).
+
+        `horizons`: partition -> up to when (ms) what cars said is known; a later deadline may have been
+        put off by what is not read yet.
+        """
         ticket = Ticket()
         for owned in self.parts.values():
-            for record in owned.deadlines.due(now_ms, partial(self._due_of, owned)):
+            until = horizons.get(owned.partition, 0)
+            for record in owned.deadlines.due(until, now_ms, partial(self._due_of, owned)):
                 entry = (record["vehicle_id"], codec.dump(record), None)
                 self._writer.send(topics.REQUESTS, owned.partition, entry, ticket)
         await self._writer.wait(ticket)

@@ -107,6 +107,8 @@ class Decider:
         owned = self._parts[message.partition]
         vehicle_id = record.vehicle_id
         at = owned.book.now_ms = arrival(message)
+        if not owned.first_at:
+            owned.first_at = at
         if vehicle_id in batch.awake:
             return self._apply(batch, owned, batch.awake[vehicle_id], record, message, at)
         packed = owned.twins.get(vehicle_id)

@@ -62,15 +62,18 @@ class Deadlines:
             heapq.heappush(self._heap, deadline)
 
     def due(
-        self, now_ms: int, due_of: Callable[[str, DeadlineOf, str], int | None]
+        self,
+        until_ms: int,
+        now_ms: int,
+        due_of: Callable[[str, DeadlineOf, str], int | None],
     ) -> list[Request]:
-        """Records for all deadlines up to now, which are then forgotten.
+        """Records of `now_ms` for all deadlines up to `until_ms`, which are then forgotten.
 
         `due_of` (vehicle id, of, ref) says when a deadline is due by now, None = never: an online car
         puts its own off with each telemetry record, and that must not make a record each time.
         """
         records: list[Request] = []
-        while self._heap and self._heap[0].due <= now_ms:
+        while self._heap and self._heap[0].due <= until_ms:
             asked = heapq.heappop(self._heap)
             _, vehicle_id, of, ref = asked
             pending = self._pending.get(vehicle_id, ())
@@ -85,7 +88,7 @@ class Deadlines:
             due = due_of(vehicle_id, of, ref)
             if due is None:
                 continue
-            if due > now_ms:
+            if due > until_ms:
                 self.add([Deadline(due, vehicle_id, of, ref)])
                 continue
             records.append(

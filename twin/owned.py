@@ -53,6 +53,10 @@ class Owned:
     """Offset of `twins` behind this owner's fence: what is there of lower epochs came too late."""
     committed: dict[str, int] = field(default_factory=dict)
     """Input topic -> offset of the next record, as it is committed."""
+    first_at: int = 0
+    """When the first record arrived that was taken (ms); 0 before that."""
+    resumed: bool = False
+    """Whether it is told what came of that record."""
 
     def kept(self, topic: str, end: int) -> Kept:
         """Where a copy, which has everything up to `end`, is to be read on.

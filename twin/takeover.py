@@ -8,7 +8,6 @@ lower epoch is a former owner's, who was frozen and woke up: compaction would ke
 key, so ours is written once more. A stranger's, which has no epoch, is written over likewise.
 """
 
-import asyncio
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Set
@@ -82,9 +81,9 @@ class Takeover:
             self._owner.parts[restored.owned.partition] = restored.owned
         for restored in taken.parts:
             await self._finish(restored)
-        if self._copy is not None:
-            # Not before: what the copy has is not read again, so it would not be told again.
-            await asyncio.to_thread(self._copy.write, (), taken.places())
+        # Not before: what the copy has is not read again, so it would not be told again.
+        self._owner.told(taken.ends, taken.places())
+        await self._owner.keep()
         log.info(
             "restored",
             partitions=sorted(committed),

@@ -16,7 +16,7 @@ from twin.apply import Context
 from twin.changelog import Reader
 from twin.copy import Copy
 from twin.delivery import QUEUE, Ticket, Writer
-from twin.kit import kafka, logs, metrics, registry
+from twin.kit import kafka, logs, registry
 from twin.kit.clock import SystemClock
 from twin.kit.health import HealthServer
 from twin.policy import Policy, load_policy
@@ -137,7 +137,7 @@ class Running:
         self._takeover = Takeover(
             self._owner, Reader(settings.kafka_bootstrap), writer, view, copy, context, _end
         )
-        app = declared.app
+        self._app = app = declared.app
         app.restorer = self._takeover
         app.on_fault = _end
         app.agent(declared.inputs, name="twin")(self._decide)
@@ -163,11 +163,10 @@ class Running:
         log.info("revoked", partitions=sorted(self._owner.parts))
 
     async def _on_served(self, *_: Any, **__: Any) -> None:
-        pause = time.monotonic() - self._paused_at
-        for partition in self._owner.parts:
-            metrics.TWIN_PAUSE_SECONDS.labels(str(partition)).set(pause)
         self._serving = True
-        log.info("resumed", partitions=sorted(self._owner.parts), seconds=round(pause, 3))
+        # Our part of the pause; what waited meanwhile says how long it was (`TWIN_PAUSE_SECONDS`).
+        seconds = round(time.monotonic() - self._paused_at, 3)
+        log.info("resumed", partitions=sorted(self._owner.parts), seconds=seconds)
 
     async def _on_foreign(self, ticket: Ticket) -> None:
         await self._takeover.examine(ticket)
@@ -190,7 +189,8 @@ class Running:
     async def _tick(self) -> None:
         if self._serving:
             try:
-                await self._owner.due(SystemClock().now_ms())
+                now_ms = SystemClock().now_ms()
+                await self._owner.due(now_ms, self._app.horizons(now_ms))
             except Exception as error:
                 _end(error)
 
@@ -198,6 +198,7 @@ class Running:
         if self._serving:
             try:
                 await self._takeover.watch(lambda: self._serving)
+                await self._owner.keep()
             except Exception as error:
                 _end(error)
 

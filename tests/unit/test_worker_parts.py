@@ -91,11 +91,11 @@ def test_a_crowded_vehicle_keeps_only_what_counts():
             heap.replace("car", [Deadline(10**6 + version, "car", "desired", str(version))])
     assert len(heap) <= CROWDED + 1
     assert len(heap._heap) <= 2 * CROWDED + 2000
-    last = heap.due(10**7, at_once)[-1]
+    last = heap.due(10**7, 10**7, at_once)[-1]
     assert last["body"]["ref"] == "9999"
     heap.add([Deadline(1, "car", "presence", "1")])
     heap.forget("car")
-    assert heap.due(10**9, at_once) == []
+    assert heap.due(10**9, 10**9, at_once) == []
     assert len(heap) == 0
 
 
@@ -109,9 +109,9 @@ def test_a_deadline_that_was_put_off_waits_and_one_that_is_outdated_goes():
         assert (vehicle_id, of) == ("car", "presence")
         return asked[ref]
 
-    assert [record["body"]["ref"] for record in heap.due(20, due_of)] == ["b"]
-    assert heap.due(24, due_of) == []
-    assert [record["body"] for record in heap.due(25, due_of)] == [
+    assert [record["body"]["ref"] for record in heap.due(20, 20, due_of)] == ["b"]
+    assert heap.due(24, 24, due_of) == []
+    assert [record["body"] for record in heap.due(25, 25, due_of)] == [
         {"of": "presence", "ref": "c", "due": 25}
     ]
     assert len(heap) == 0
@@ -138,7 +138,7 @@ def test_deadlines_come_once_in_time_and_the_earliest_wins(entries):
         earliest[ref + kind] = min(due, earliest.get(ref + kind, due))
     told = {}
     for now in range(51):
-        for made in heap.due(now, at_once):
+        for made in heap.due(now, now, at_once):
             assert made["body"]["ref"] not in told
             told[made["body"]["ref"]] = now
     assert told == earliest

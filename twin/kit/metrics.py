@@ -17,7 +17,6 @@ from prometheus_client.core import (
     Metric,
 )
 from prometheus_client.registry import Collector
-from prometheus_client.utils import floatToGoString
 
 _LATENCY: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 
@@ -87,7 +86,7 @@ class Latencies(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """Called for every scrape, by any thread."""
-        bounds = (*(floatToGoString(bound) for bound in _LATENCY), "+Inf")
+        bounds = (*(str(float(bound)) for bound in _LATENCY), "+Inf")
         buckets = [*zip(bounds, accumulate(self._counts.copy()), strict=True)]
         yield HistogramMetricFamily(self._name, self._help, buckets=buckets, sum_value=self._sum)
 
@@ -111,6 +110,11 @@ UPLINK_RECONNECTS = Counter(
 )
 BROKER_DROPPED = Gauge(
     "cartwin_broker_dropped", "Messages the MQTT broker says it dropped since its start", ["shard"]
+)
+# Of `cartwin broker refused`, one process a broker: who it was is in what that prints.
+BROKER_REFUSED = Counter(
+    "cartwin_broker_refused_total",
+    "Messages that the rights of their sender did not allow, by the log",
 )
 UPLINK_SECONDS = Latencies("cartwin_uplink_seconds", "Arrival to acknowledged by Kafka")
 
@@ -147,7 +151,9 @@ TWIN_STRANGE = Counter(
     "Records, entries and outboxes in the changelogs that no owner wrote, passed over",
 )
 TWIN_PAUSE_SECONDS = Gauge(
-    "cartwin_twin_pause_seconds", "Last pause of a partition: revoked to served", ["partition"]
+    "cartwin_twin_pause_seconds",
+    "How long the first record waited that a partition's owner took after it was given the partition",
+    ["partition"],
 )
 TWIN_EVENT_AGE = Histogram(
     "cartwin_twin_event_age_seconds", "Car's clock to twin durable and visible", buckets=_LATENCY

@@ -153,6 +153,11 @@ class Source:
             self._assign(gone=again, new=again)
         return taken
 
+    def end(self, tp: TP) -> int | None:
+        """Behind the last record of a partition, as Kafka said with its last answer; None before it."""
+        known = self._client.get_watermark_offsets(TopicPartition(*tp), cached=True)
+        return known[1] if known is not None and known[1] >= 0 else None
+
     def close(self) -> None:
         """End the client. May take a moment."""
         with self._waiting:

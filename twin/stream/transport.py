@@ -37,6 +37,7 @@ from faust.types.tuples import ConsumerMessage
 
 from twin.kit import logs
 from twin.stream.fetch import InputsUnreadable, Record, Source
+from twin.stream.horizon import Horizon
 from twin.stream.member import Member
 from twin.stream.recovery import Restorer, Tables
 
@@ -66,13 +67,15 @@ class Poll:
     An agent that cannot finish ends the process, uncommitted.
     """
 
-    __slots__ = ("_consumer", "ends", "finished", "records", "seek")
+    __slots__ = ("_consumer", "arrived", "ends", "finished", "records", "seek")
 
     def __init__(
         self, records: list[Record], ends: dict[TP, int], seek: int, consumer: "Consumer"
     ) -> None:
         self.records = records
         self.ends = ends
+        self.arrived: dict[TP, int] = {}
+        """When the last record of each partition did, ms."""
         self.seek = seek
         self.finished = asyncio.Event()
         self._consumer = consumer
@@ -103,6 +106,7 @@ class Consumer(driver.Consumer):
         self._most = int(self.app.conf.broker_max_poll_records)
         self._changed = asyncio.Event()
         self._source: Source | None = None
+        self._horizon = Horizon()
 
     def _new_consumer_thread(self) -> Member:
         return Member(self, loop=self.loop, beacon=self.beacon)
@@ -129,6 +133,13 @@ class Consumer(driver.Consumer):
         if self._source is None:
             self._source = self._new_source()
         self._source.place(self._places)
+        self._horizon.place(self._places)
+
+    def horizons(self, now_ms: int) -> dict[int, int]:
+        """Partition -> up to when (ms) all that arrived on its inputs is told (`twin.stream.horizon`)."""
+        if self._source is None:
+            return {}
+        return self._horizon.look(self._source.end, now_ms, time.monotonic())
 
     def places(self) -> dict[TP, int]:
         """Of each partition the offset of the next record, after `perform_seek`: what is committed."""
@@ -177,6 +188,7 @@ class Consumer(driver.Consumer):
         for tp, run in runs:
             poll.records += run
             poll.ends[tp] = run[-1].offset + 1
+            poll.arrived[tp] = run[-1].timestamp
         return runs
 
     def _is_due(self, runs: list[tuple[TP, list[Record]]]) -> bool:
@@ -226,6 +238,7 @@ class Consumer(driver.Consumer):
         self.in_hand.popleft()
         if poll.seek == self._seeks:
             self._finished.update(poll.ends)
+            self._horizon.told(poll.ends, poll.arrived)
             if self._out and self._out[0] is poll:
                 self._out.popleft()
         poll.finished.set()
@@ -298,6 +311,11 @@ class StreamApp(faust.App):
     ) -> None:
         super().__init__(*args, TableManager=Tables, **kwargs)
         self.bulk_topics = bulk_topics
+
+    def horizons(self, now_ms: int) -> dict[int, int]:
+        """See `Consumer.horizons`."""
+        consumer: Any = self.consumer
+        return dict(consumer.horizons(now_ms))
 
     def _new_transport(self) -> Any:
         return Transport(self.conf.broker_consumer, self)
