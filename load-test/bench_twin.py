@@ -5,7 +5,8 @@ acknowledged before offsets are committed) and work for all: decode, fold by eve
 state of about 1 KB a vehicle, one changelog record an update. Every run starts a fresh process on fresh
 topics; the runs of the peers alternate, and medians are told. A run whose final states are not the fold
 of all records makes the result not ok. The targets are those of `cartwin-table`, which does what the
-peers do; `cartwin` keeps the read model in Redis besides, and its ratios are told, too. Method: bench_run.py; peers: bench_peers.py, peers/.
+peers do; `cartwin` keeps the read model in Redis besides, and its ratios are told, too. Method:
+bench_run.py; peers: bench_peers.py, peers/.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""One Locust user = one car with its own MQTT connection (paho under gevent, MQTT 3.1.1).
+"""One Locust user = one car with its own MQTT connection (paho under gevent; MQTT 3.1.1 or 5, TLS).
 
 The car's protocol is `twin.client.car`; here is only what carries it: connect with a will, publish,
 count acknowledgements, tell Locust and the car-side log. A lost connection is made again by paho
@@ -12,7 +12,8 @@ and DISCONNECT.
 """
 
 import logging
-import warnings
+import ssl
+import sys
 from functools import partial
 from typing import Any, Final
 
@@ -20,7 +21,7 @@ from gevent.event import Event
 from locust import User, constant, task
 from locust.contrib.mqtt import MqttClient, MqttUser
 from locust.exception import StopUser
-from paho.mqtt.enums import MQTTErrorCode
+from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode
 
 from fleet import Fleet, now_ms
 from twin.client.car import Publish
@@ -28,9 +29,6 @@ from twin.client.commands import Outcome
 from twin.wire.errors import WireError
 
 log = logging.getLogger(__name__)
-
-# Locust's client is written for version 1 of paho's callbacks; each of its cars would say so.
-warnings.filterwarnings("ignore", "Callback API version 1", DeprecationWarning)
 
 MAX_WAITING: Final = 100
 """Messages of a car that wait for their PUBACK; beyond it the car skips samples."""
@@ -41,38 +39,49 @@ DRAIN_S: Final = 10.0
 SETTLE_S: Final = 30.0
 """Longest wait at the end for acks of what the store holds."""
 RECONNECT_S: Final = (1, 15)
+_NOT_SUBSCRIBED: Final = 0x80
+"""The code that Locust counts as a failure, the only one of MQTT 3.1.1."""
 
 
 class CarClient(MqttClient):
     """The MQTT client of one car. Requests are named by what is sent, not by whose it is."""
 
     def __init__(self, *, user: "CarUser", **options: Any) -> None:
-        super().__init__(**options)
+        super().__init__(callback_api_version=CallbackAPIVersion.VERSION2, **options)
         # Acknowledged by mid: session and sequence of telemetry, None for other messages.
         self._waiting: dict[int, tuple[int, int] | None] = {}
         self.max_queued_messages_set(QUEUE)
         self.reconnect_delay_set(*RECONNECT_S)
-        # Locust's own callbacks count the requests; the car hears of the same events.
-        on_connect: Any = self.on_connect
-        on_publish: Any = self.on_publish
-        on_disconnect: Any = self.on_disconnect
 
-        def connected(client: Any, userdata: Any, flags: Any, rc: int) -> None:
-            on_connect(client, userdata, flags, rc)
-            if rc == 0:
+        # Locust's own callbacks count the requests; the car hears of the same events. Paho's have
+        # one form for both versions of MQTT, Locust's have not.
+        def connected(client: Any, userdata: Any, _flags: Any, reason: Any, _more: Any) -> None:
+            self._on_connect_cb(client, userdata, {}, reason)
+            if not reason.is_failure:
                 user.connected()
 
-        def acknowledged(client: Any, userdata: Any, mid: int) -> None:
-            on_publish(client, userdata, mid)
-            user.acknowledged(self._waiting.pop(mid, None))
+        def subscribed(client: Any, userdata: Any, mid: int, codes: Any, _more: Any) -> None:
+            granted = [_NOT_SUBSCRIBED if code.is_failure else code.value for code in codes]
+            self._on_subscribe_cb_v3x(client, userdata, mid, granted)
 
-        def disconnected(client: Any, userdata: Any, rc: int) -> None:
-            on_disconnect(client, userdata, rc)
+        def acknowledged(client: Any, userdata: Any, mid: int, reason: Any, _more: Any) -> None:
+            numbers = self._waiting.pop(mid, None)
+            if reason.is_failure:
+                asked = self._publish_requests.pop(mid, None)
+                user.refused(asked.topic if asked else "publish", str(reason))
+            else:
+                self._on_publish_cb(client, userdata, mid)
+                user.acknowledged(numbers)
+
+        def disconnected(client: Any, userdata: Any, _flags: Any, reason: Any, _more: Any) -> None:
+            end: Any = ConnectionError(str(reason)) if reason.is_failure else 0
+            self._on_disconnect_cb(client, userdata, end)
             user.disconnected()
 
-        self.on_connect_fail = lambda _client, _userdata: user.unreachable()
+        self.on_connect_fail = lambda _client, _userdata: user.unreachable(sys.exception())
         self.on_pre_connect = lambda _client, _userdata: user.connecting()
         self.on_connect = connected
+        self.on_subscribe = subscribed
         self.on_publish = acknowledged
         self.on_disconnect = disconnected
         self.on_message = lambda _client, _userdata, message: user.heard(message)
@@ -124,7 +133,10 @@ class CarUser(MqttUser):
         self._begun: dict[str, int] = {}  # commands being worked on: at most a car's RUNNING
         self._event = Event()
         self.client_id = self._car.vehicle_id
-        self.host, self.port = self._fleet.broker(self._index)
+        self._broker = self._fleet.broker(self._index)
+        self.host, self.port = self._broker.host, self._broker.port
+        self.tls_context = self._fleet.tls(self._index)
+        self.protocol = self._fleet.mqtt_version
         self.client_cls = partial(CarClient, user=self)  # type: ignore[assignment]
         super().__init__(environment)
 
@@ -148,9 +160,12 @@ class CarUser(MqttUser):
         self._publish(self._car.connected(now))
         self._event.set()
 
-    def unreachable(self) -> None:
-        """Nobody answers at the broker's address; paho tries again."""
-        fault = f"no MQTT broker answers at mqtt://{self.host}:{self.port}"
+    def unreachable(self, why: BaseException | None) -> None:
+        """No connection is made with the broker's address; paho tries again."""
+        fault = f"no MQTT broker answers at {self._broker}"
+        if isinstance(why, ssl.SSLError):
+            reason = getattr(why, "verify_message", None) or why.reason
+            fault = f"no TLS with {self._broker}: {reason}"
         self._count("connect", 0, ConnectionError(fault))
 
     def disconnected(self) -> None:
@@ -162,6 +177,12 @@ class CarUser(MqttUser):
         """A PUBACK has come."""
         if numbers is not None:
             self._log("acked", session=numbers[0], sequence=numbers[1])
+        if self._ending or self._full:
+            self._event.set()
+
+    def refused(self, topic: str, reason: str) -> None:
+        """The broker did not take a message (MQTT 5 tells it); it stays unacknowledged."""
+        self._count(topic.rpartition("/")[2], 0, PermissionError(f"refused: {reason}"))
         if self._ending or self._full:
             self._event.set()
 

@@ -5,6 +5,7 @@ drive the same car.
 """
 
 import heapq
+import ssl
 import time
 from argparse import Namespace
 from collections.abc import Callable
@@ -14,6 +15,7 @@ import fleet_options
 from car_log import CarLog
 from drive import Drive
 from models.simulator import Truth
+from twin.client.access import Broker
 from twin.client.car import Car
 from twin.client.store import Store
 
@@ -34,6 +36,10 @@ class Fleet:
         self._brokers = fleet_options.brokers(host)
         self._fleets = [name.strip() for name in options.fleet.split(",")]
         self._first = worker_index * self._plan.cars + 1
+        self._certificates = fleet_options.certificates(
+            options, self._brokers, map(self._id, range(self._plan.cars))
+        )
+        self.mqtt_version: int = fleet_options.VERSIONS[options.mqtt]
         self._free = list(range(self._plan.cars))
         self._driven: set[int] = set()
         self.linger_s: float = options.linger_s
@@ -73,9 +79,13 @@ class Fleet:
         store = Store(self.store, silence_ms=self._silence_ms, note=note) if self.store else None
         return Car(vehicle_id, attributes, interval_s=self.interval_s, store=store)
 
-    def broker(self, index: int) -> tuple[str, int]:
-        """Host and port of the MQTT shard of a car."""
+    def broker(self, index: int) -> Broker:
+        """The MQTT shard of a car."""
         return self._brokers[index % len(self._brokers)]
+
+    def tls(self, index: int) -> ssl.SSLContext | None:
+        """What a car's connection is made with; None without TLS. Raises ValueError."""
+        return self._certificates.context(self._id(index)) if self.broker(index).tls else None
 
     def phase_s(self, index: int) -> float:
         """How far into the interval a car sends, so that the fleet sends evenly."""

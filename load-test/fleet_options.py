@@ -5,14 +5,16 @@ Values stay text and numbers: a Locust master sends them on to its workers.
 
 import argparse
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Final
-from urllib.parse import urlsplit
 
 from drive import Plan
+from twin.client import access
+from twin.client.access import Broker, Certificates
 
 LOCAL_BROKER: Final = "mqtt://127.0.0.1:1883"
-MQTT_PORT: Final = 1883
+VERSIONS: Final = {"3.1.1": 4, "5": 5}
+"""Versions of MQTT, and the number that stands for each in CONNECT."""
 
 
 def add(parser: Any) -> None:
@@ -20,7 +22,8 @@ def add(parser: Any) -> None:
     group = parser.add_argument_group("cartwin fleet")
 
     def option(name: str, kind: Callable[[str], Any], default: Any, text: str) -> None:
-        group.add_argument(name, type=kind, default=default, help=f"{text} (default {default})")
+        about = f"{text} (default {default})" if default != "" else text
+        group.add_argument(name, type=kind, default=default, help=about)
 
     option("--cars-log", str, ".cartwin/cars-log", "folder of the car-side logs")
     option("--interval", above_zero, 1.0, "seconds between two messages of a car")
@@ -36,6 +39,13 @@ def add(parser: Any) -> None:
     option("--store", whole, 0, "messages a car keeps until acks cover them, 0 = it asks for none")
     option("--store-silence-s", above_zero, 10.0, "it sends again after so long without an ack")
     option("--linger-s", not_negative, 5.0, "at the end, answer commands until so long no new came")
+    option("--mqtt", version, "3.1.1", "version of MQTT that cars speak, 3.1.1 or 5")
+    trusted = "file of the authorities that signed the certificates of mqtts:// brokers (PEM)"
+    option("--ca-file", str, "", f"{trusted}; else MQTT_CA_FILE, else the system's")
+    own = (
+        "folder with <vehicle id>.pem and .key of every car, as `cartwin broker ca issue` makes it"
+    )
+    option("--certificates", str, "", f"{own}; else MQTT_CERT_DIR")
 
 
 def plan(options: argparse.Namespace, worker_index: int) -> Plan:
@@ -56,24 +66,33 @@ def plan(options: argparse.Namespace, worker_index: int) -> Plan:
     )
 
 
-def brokers(host: str | None) -> list[tuple[str, int]]:
-    """Host and port of every MQTT shard: from `--host`, else MQTT_URLS, else the local default.
-
-    Raises ValueError.
-    """
+def brokers(host: str | None) -> list[Broker]:
+    """Every MQTT shard: from `--host`, else MQTT_URLS, else the local default. Raises ValueError."""
     given = host or os.environ.get("MQTT_URLS") or LOCAL_BROKER
-    return [_broker(url.strip()) for url in given.split(",")]
+    return [access.broker(url.strip()) for url in given.split(",")]
 
 
-def _broker(url: str) -> tuple[str, int]:
-    try:
-        parts = urlsplit(url)
-        address, port = parts.hostname, parts.port or MQTT_PORT
-    except ValueError:
-        address = None
-    if address is None or parts.scheme != "mqtt" or parts.path:
-        raise ValueError(f"MQTT broker {url!r} is not accepted: mqtt://host:port, several by comma")
-    return address, port
+def certificates(
+    options: argparse.Namespace, shards: Iterable[Broker], vehicle_ids: Iterable[str]
+) -> Certificates:
+    """What the cars of a process trust and show; each has its files. Raises ValueError."""
+    found = Certificates(
+        options.ca_file or os.environ.get("MQTT_CA_FILE", ""),
+        options.certificates or os.environ.get("MQTT_CERT_DIR", ""),
+    )
+    if not any(shard.tls for shard in shards):
+        if options.ca_file or options.certificates:
+            raise ValueError("--ca-file and --certificates are for TLS: --host mqtts://host:port")
+        return Certificates()
+    access.context(found.ca_file)
+    for vehicle_id in vehicle_ids:
+        missing = found.missing(vehicle_id)
+        if missing is not None:
+            raise ValueError(
+                f"--certificates: {missing} is not there; `cartwin broker ca issue --vehicles N`"
+                " makes certificates for car-000001 to the Nth"
+            )
+    return found
 
 
 def above_zero(text: str) -> float:
@@ -91,6 +110,13 @@ def whole(text: str) -> int:
     if not text.isdecimal():
         raise argparse.ArgumentTypeError(f"{text!r}; a whole number from 0 is accepted")
     return int(text)
+
+
+def version(text: str) -> str:
+    """A version of MQTT."""
+    if text not in VERSIONS:
+        raise argparse.ArgumentTypeError(f"{text!r}; {' or '.join(VERSIONS)} is accepted")
+    return text
 
 
 def names(text: str) -> str:

@@ -27,6 +27,7 @@ command -v "${compiler%% *}" >/dev/null 2>&1 || missing="gcc libc6-dev"
 [ -e "$header" ] || missing="$missing python3.11-dev"
 if [ -n "$missing" ]; then
   if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then
+    echo "installing what compiles the hot path: apt-get install $missing"
     apt-get update -qq
     # A list, one word a package.
     # shellcheck disable=SC2086
@@ -37,7 +38,16 @@ if [ -n "$missing" ]; then
     exit 1
   fi
 fi
-[ -x "$venv/bin/python" ] || "$python" -m venv "$venv"
-echo "installing what requirements.lock pins into $venv (about a minute)"
+# pip would say hundreds of lines, or nothing for minutes.
+step() { printf '%s  %s\n' "$(date +%H:%M:%S)" "$*"; }
+if [ ! -x "$venv/bin/python" ]; then
+  step "1/3 making the virtual environment $venv with $("$python" --version)"
+  "$python" -m venv "$venv"
+else
+  step "1/3 the virtual environment $venv is there"
+fi
+step "2/3 installing the $(grep -c '==' requirements.lock) packages that requirements.lock pins: 1.9 GB, one to two minutes or more"
 "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+step "3/3 compiling the hot path (C) and installing cartwin"
 "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+step "done: $venv/bin/cartwin --help"

@@ -1,11 +1,14 @@
 """`cartwin broker` as a user meets it: what is written, what is refused, what is counted."""
 
 import json
+import shutil
+import socket
 
 import pytest
 from typer.testing import CliRunner
 
 from twin.cli import app
+from twin.kit import metrics
 from twin.local import refusals
 
 MOSQUITTO = """\
@@ -75,6 +78,103 @@ def test_refusals_are_counted_by_client():
     assert refusals.count(HIVEMQ.splitlines()) == {"car-1": 1}
     told = run("refused", "-", input=MOSQUITTO)
     assert json.loads(told.stdout) == {"car-1": 2, "a car": 1}
+
+
+def test_a_log_that_is_not_there_is_named(tmp_path):
+    """Exit code 2, one sentence."""
+    asked = run("refused", str(tmp_path / "absent"))
+    assert asked.exit_code == 2
+    assert "absent: No such file or directory" in "".join(asked.output.splitlines())
+
+
+def denied(client):
+    return f"Denied PUBLISH from {client} (d0, q1, r0, m5, 'x', ... (5 bytes))\n"
+
+
+def test_a_log_is_followed_from_now_on_over_rotations(tmp_path):
+    """Moved away while its writer goes on with it, and cut to nothing: each line is read once."""
+    log = tmp_path / "log"
+    log.write_text(denied("before"))
+    with refusals.Tail(log) as tail:
+
+        def heard():
+            return dict(refusals.count(tail.lines()))
+
+        assert heard() == {}
+        writer = log.open("a")
+        print(denied("one"), end="", file=writer, flush=True)
+        assert heard() == {"one": 1}
+        log.rename(tmp_path / "log.1")
+        log.touch()
+        print(denied("late")[:9], end="", file=writer, flush=True)
+        assert heard() == {}
+        print(denied("late")[9:], end="", file=writer, flush=True)
+        assert heard() == {"late": 1}
+        print(denied("last").rstrip(), end="", file=writer, flush=True)
+        writer.close()
+        with log.open("a") as anew:
+            anew.write(denied("new") * 2)
+        assert heard() == {"last": 1, "new": 2}
+        assert heard() == {}
+        log.write_text(denied("cut"))
+        assert heard() == {"cut": 1}
+        log.unlink()
+        assert heard() == {}
+        log.write_text(denied("again"))
+        assert heard() == {"again": 1}
+
+
+def test_a_log_that_comes_later_is_read_from_its_start(tmp_path):
+    """Until then there is nothing, and it is said."""
+    log = tmp_path / "log"
+    with refusals.Tail(log) as tail:
+        assert (tail.there, list(tail.lines())) == (False, [])
+        log.write_text(denied("first") + "x" * 200_000 + "\n" + denied("second"))
+        assert refusals.count(tail.lines()) == {"first": 1, "second": 1}
+        assert tail.there
+
+
+def test_followed_refusals_are_a_line_each_and_a_metric_without_ids():
+    """Of a pipe until its end; who it was is printed, the metric has the sum."""
+    before = metrics.BROKER_REFUSED._value.get()
+    told = run("refused", "-", "--follow", input=MOSQUITTO)
+    assert told.exit_code == 0
+    assert [json.loads(line) for line in told.stdout.splitlines()] == [
+        {"client": "car-1", "refused": 1, "total": 1},
+        {"client": "a car", "refused": 1, "total": 2},
+        {"client": "car-1", "refused": 1, "total": 3},
+    ]
+    assert metrics.BROKER_REFUSED._value.get() == before + 3
+    assert metrics.BROKER_REFUSED._labelnames == ()
+
+
+def test_a_port_for_metrics_that_is_taken_is_named():
+    """One sentence, exit code 1."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        asked = run("refused", "-", "--metrics-port", port, input=MOSQUITTO)
+    assert asked.exit_code == 1
+    assert f"--metrics-port {port} on 127.0.0.1: " in " ".join(asked.output.split())
+    assert "in use" in asked.output
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl is not installed")
+def test_certificates_of_many_cars_are_made_once(tmp_path):
+    """By number and by a file of ids; who has one is passed over, a wrong id makes none."""
+    folder = tmp_path / "ca"
+    assert run("ca", "init", "--dir", str(folder), "--host", "127.0.0.1").exit_code == 0
+    first = run("ca", "issue", "--vehicles", "3", "--dir", str(folder))
+    assert "3 made, 0 were there" in first.output
+    kept = (folder / "cars" / "car-000002.pem").read_bytes()
+    again = run("ca", "issue", "--ids", "-", "--dir", str(folder), input="car-000002\n\na.b\n")
+    assert "1 made, 1 were there" in again.output
+    assert (folder / "cars" / "car-000002.pem").read_bytes() == kept
+    assert (folder / "cars" / "a.b.key").stat().st_mode & 0o777 == 0o600
+    wrong = run("ca", "issue", "--ids", "-", "--dir", str(folder), input="car-9\nca r\n")
+    assert (wrong.exit_code, "'ca r' is not accepted" in wrong.output) == (1, True)
+    assert not (folder / "cars" / "car-9.pem").exists()
+    for words in ((), ("car-9", "--vehicles", "2")):
+        assert run("ca", "issue", *words, "--dir", str(folder)).exit_code == 2
 
 
 def test_ca_says_in_a_sentence_what_is_wrong(tmp_path):

@@ -1,6 +1,7 @@
 """The parts of the fleet that need no MQTT: options, physics, log, ids."""
 
 import argparse
+import shutil
 
 import orjson
 import pytest
@@ -9,6 +10,7 @@ import fleet_options
 from car_log import FLUSH_BYTES, CarLog
 from drive import Drive, Plan
 from fleet import Fleet
+from twin.local import ca
 
 START = 1_790_000_000_000
 
@@ -97,7 +99,7 @@ def test_degraded_is_a_number_of_cars_or_a_percentage(text, cars, share):
     [
         ("--degraded", "1.5"), ("--degraded", "101%"), ("--degraded", "few"), ("--interval", "0"),
         ("--interval", "nan"), ("--acceleration", "-1"), ("--onset-s", "inf"), ("--seed", "-1"),
-        ("--seed", "x"), ("--fleet", "a,,b"),
+        ("--seed", "x"), ("--fleet", "a,,b"), ("--mqtt", "3"),
     ],
 )  # fmt: skip
 def test_an_option_that_is_not_accepted_says_what_is(arguments, capsys):
@@ -124,7 +126,7 @@ def test_a_worker_must_know_how_many_cars_it_can_have():
 
 @pytest.mark.parametrize(
     "host",
-    ["127.0.0.1:1883", "http://a:1", "mqtt://", "mqtt://a:x", "mqtt://a:1/path", "mqtt://a,b"],
+    ["127.0.0.1:1883", "http://a:1", "mqtt://", "mqtt://a:x", "mqtts://a:1/path", "mqtt://a,b"],
 )
 def test_a_broker_address_that_is_not_accepted_is_named(host):
     """The form of a broker's address is part of the error."""
@@ -135,10 +137,77 @@ def test_a_broker_address_that_is_not_accepted_is_named(host):
 def test_brokers_come_from_the_host_then_the_environment_then_the_default(monkeypatch):
     """--host wins over MQTT_URLS; several shards are separated by comma."""
     monkeypatch.delenv("MQTT_URLS", raising=False)
-    assert fleet_options.brokers(None) == [("127.0.0.1", 1883)]
-    monkeypatch.setenv("MQTT_URLS", "mqtt://a:1, mqtt://b:2")
-    assert fleet_options.brokers("") == [("a", 1), ("b", 2)]
-    assert fleet_options.brokers("mqtt://c") == [("c", 1883)]
+    assert fleet_options.brokers(None) == [("127.0.0.1", 1883, False)]
+    monkeypatch.setenv("MQTT_URLS", "mqtt://a:1, mqtts://b")
+    assert fleet_options.brokers("") == [("a", 1, False), ("b", 8883, True)]
+    assert fleet_options.brokers("mqtt://c") == [("c", 1883, False)]
+
+
+@pytest.fixture
+def authority(tmp_path, monkeypatch):
+    """An authority with certificates of three cars; the environment names no other."""
+    if shutil.which("openssl") is None:
+        pytest.skip("openssl is not installed")
+    for name in ("MQTT_CA_FILE", "MQTT_CERT_DIR"):
+        monkeypatch.delenv(name, raising=False)
+    folder = tmp_path / "ca"
+    ca.init(folder, ["127.0.0.1"])
+    for number in (1, 2, 3):
+        ca.issue(folder, f"car-{number:06d}")
+    return folder
+
+
+def test_cars_under_tls_have_a_certificate_each(authority, tmp_path, monkeypatch):
+    """Of the folder, by options or environment; at a plain broker a car has none."""
+    told = ("--ca-file", str(authority / "ca.pem"), "--certificates", str(authority / "cars"))
+    fleet = make_fleet(
+        tmp_path / "log", *told, "--mqtt", "5", host="mqtts://a,mqtt://b", num_users=3
+    )
+    assert fleet.mqtt_version == 5
+    assert fleet.tls(1) is None
+    made = fleet.tls(0)
+    assert (made.check_hostname, made.minimum_version.name) == (True, "TLSv1_2")
+    assert made.get_ca_certs()[0]["subject"] == ((("commonName", "cartwin services"),),)
+    fleet.close()
+    monkeypatch.setenv("MQTT_CA_FILE", told[1])
+    monkeypatch.setenv("MQTT_CERT_DIR", told[3])
+    fleet = make_fleet(tmp_path / "log", host="mqtts://a", num_users=3)
+    assert fleet.tls(2) is not None
+    fleet.close()
+
+
+def test_a_certificate_that_is_missing_is_named_before_anybody_drives(authority, tmp_path):
+    """The file of the fourth car, and the command that makes it; a broken one when it is used."""
+    told = ("--ca-file", str(authority / "ca.pem"), "--certificates", str(authority / "cars"))
+    with pytest.raises(ValueError, match=r"car-000004\.pem is not there; `cartwin broker ca issue"):
+        make_fleet(tmp_path / "log", *told, host="mqtts://a")
+    (authority / "cars" / "car-000002.key").write_text("no key")
+    fleet = make_fleet(tmp_path / "log", *told, host="mqtts://a", num_users=3)
+    with pytest.raises(ValueError, match=r"car-000002\.key: a certificate and its key are needed"):
+        fleet.tls(1)
+    fleet.close()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (("--ca-file", "x"), "are for TLS: --host mqtts://host:port"),
+        (("--certificates", "x"), "are for TLS: --host mqtts://host:port"),
+    ],
+)
+def test_files_for_tls_want_a_broker_with_tls(tmp_path, arguments, sentence):
+    """What would not be used is refused."""
+    with pytest.raises(ValueError, match=sentence):
+        make_fleet(tmp_path, *arguments, host="mqtt://a")
+
+
+def test_an_authority_that_cannot_be_read_is_named(tmp_path):
+    """Absent, or no certificate in it."""
+    with pytest.raises(ValueError, match="absent: No such file"):
+        make_fleet(tmp_path, "--ca-file", str(tmp_path / "absent"), host="mqtts://a")
+    (tmp_path / "empty").write_text("")
+    with pytest.raises(ValueError, match="empty: no certificate is in it"):
+        make_fleet(tmp_path, "--ca-file", str(tmp_path / "empty"), host="mqtts://a")
 
 
 def test_no_two_workers_drive_the_same_car(tmp_path):

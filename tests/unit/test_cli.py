@@ -31,6 +31,9 @@ def elsewhere(tmp_path, monkeypatch):
         ["twin", "get"],
         ["twin", "command"],
         ["bench", "loop"],
+        ["broker", "config"],
+        ["broker", "refused"],
+        ["broker", "ca", "issue"],
         ["rejected", "list"],
         ["rejected", "show"],
         ["rejected", "redrive"],
@@ -171,6 +174,29 @@ def test_more_degraded_cars_than_cars_are_refused():
     """Exit code 2."""
     done = runner.invoke(app, ["demo", "--cars", "10", "--degraded", "11"])
     assert done.exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("words", "usage"),
+    [
+        (("simulate", "--help"), "usage: cartwin simulate "),
+        (("models", "promote", "-h"), "usage: cartwin models promote "),
+        (("rebuild-view", "--help"), "usage: cartwin rebuild-view "),
+    ],
+)
+def test_help_of_a_process_is_about_the_command_that_was_typed(words, usage, capfd):
+    """Its usage and its examples; `python -m models` is nowhere in it."""
+    done = runner.invoke(app, words)
+    assert done.exit_code == 0
+    assert done.output.startswith(usage)
+    assert "python -m" not in done.output
+    assert capfd.readouterr().out == ""
+
+
+def test_wrong_usage_of_a_process_is_its_own(capfd):
+    """What is no help is not held back, and the exit code comes through."""
+    assert runner.invoke(app, ["simulate"]).exit_code == 2
+    assert "--vehicles" in capfd.readouterr().err
 
 
 def test_percentiles_are_nearest_rank():

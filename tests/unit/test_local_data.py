@@ -2,6 +2,7 @@
 
 import json
 import os
+from dataclasses import replace
 
 import pytest
 
@@ -155,3 +156,12 @@ def test_tail_shows_the_end_of_a_log(tmp_path):
         "    line 99999",
         "    " + "x" * 10,
     ]
+
+
+def test_the_folder_of_certificates_is_told_where_there_is_one(tmp_path):
+    """To who reads the file, and to who sees the addresses."""
+    secured = replace(ENDPOINTS, mqtt=("mqtts://127.0.0.1:8883",), ca="/data/ca")
+    with hold(tmp_path, fresh=False):
+        data.write_endpoints(tmp_path, secured)
+        assert running(tmp_path) == secured
+    assert secured.public()["ca"] == "/data/ca"

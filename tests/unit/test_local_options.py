@@ -1,5 +1,6 @@
 """What a user may ask of the embedded stack, and how wrong wishes are answered."""
 
+import shlex
 import socket
 import subprocess
 import sys
@@ -9,9 +10,11 @@ from pathlib import Path
 import pytest
 
 from twin.local import mqtt, plan, probe
-from twin.local.errors import LocalError, MissingProgram, PortTaken
+from twin.local.errors import LocalError, MissingProgram, NotConfigurable, PortTaken
+from twin.local.foreground import by_hand
 from twin.local.options import FREE_PORTS, External, Options
 from twin.local.ports import PortPicker
+from twin.local.stack import Stack
 
 OUTSIDE = External(kafka="k:9092", redis="redis://r:6379/0", mqtt=("mqtt://m:1883",))
 
@@ -101,13 +104,14 @@ def test_a_listening_server_takes_its_port():
 @pytest.mark.parametrize(
     ("url", "address"),
     [
-        ("mqtt://broker", ("broker", 1883)),
-        ("mqtt://127.0.0.1:2000", ("127.0.0.1", 2000)),
-        ("mqtt://[::1]:2000", ("::1", 2000)),
+        ("mqtt://broker", ("broker", 1883, False)),
+        ("mqtt://127.0.0.1:2000", ("127.0.0.1", 2000, False)),
+        ("mqtt://[::1]:2000", ("::1", 2000, False)),
+        ("mqtts://broker", ("broker", 8883, True)),
     ],
 )
 def test_mqtt_address_is_read(url, address):
-    """Host and port; 1883 when none is given."""
+    """Host, port, TLS; 1883 or 8883 when no port is given."""
     assert probe.mqtt_address(url) == address
 
 
@@ -163,6 +167,84 @@ def test_missing_mosquitto_is_an_error_only_when_asked_for(monkeypatch):
     monkeypatch.setattr(mqtt, "mosquitto_binary", lambda environ: None)
     with pytest.raises(MissingProgram, match="--mqtt amqtt, or set MQTT_URLS"):
         mqtt.choose("mosquitto", {})
+
+
+def test_under_tls_services_have_a_door_and_certificates_of_their_own(monkeypatch):
+    """Cars are told one address, uplink and downlink the other, with their files; others neither."""
+    monkeypatch.setenv("MQTT_USERNAME", "somebody")
+    where = plan.make(Options(ports=FREE_PORTS, tls=True))
+    assert where.mqtt == (f"mqtts://127.0.0.1:{where.mqtt_port}",)
+    assert where.mqtt_services_port != where.mqtt_port
+    told = where.environment("downlink", Path("/data"))
+    assert told["MQTT_URLS"] == f"mqtts://127.0.0.1:{where.mqtt_services_port}"
+    assert told["MQTT_CA_FILE"] == "/data/ca/services/ca.pem"
+    assert told["MQTT_CERT_FILE"] == "/data/ca/services/downlink.pem"
+    assert told["MQTT_KEY_FILE"] == "/data/ca/services/downlink.key"
+    assert told["MQTT_USERNAME"] == ""
+    assert where.environment("worker", Path("/data"))["MQTT_KEY_FILE"] == ""
+
+
+def test_a_broker_of_our_own_is_met_without_the_environment_s_files(tmp_path):
+    """They are for brokers of others, whose stack is told none."""
+    plain = plan.make(Options(ports=FREE_PORTS)).environment("uplink", tmp_path)
+    assert {name: value for name, value in plain.items() if name.startswith("MQTT_")} == {
+        "MQTT_URLS": plain["MQTT_URLS"],
+        **dict.fromkeys(
+            (
+                "MQTT_CA_FILE",
+                "MQTT_CERT_FILE",
+                "MQTT_KEY_FILE",
+                "MQTT_USERNAME",
+                "MQTT_PASSWORD_FILE",
+            ),
+            "",
+        ),
+    }
+    outside = plan.make(Options(ports=FREE_PORTS, external=OUTSIDE)).environment("uplink", tmp_path)
+    assert [name for name in outside if name.startswith("MQTT_")] == ["MQTT_URLS"]
+
+
+def test_tls_is_for_the_broker_that_we_start():
+    """One of others is named with its files."""
+    with pytest.raises(LocalError, match="MQTT_URLS names another: unset it, or"):
+        plan.make(Options(ports=FREE_PORTS, external=OUTSIDE, tls=True))
+
+
+def test_files_for_a_broker_of_others_are_checked_before_it_is_asked(tmp_path):
+    """mqtts:// with a CA that is none; mqtt:// needs nothing."""
+    assert probe.mqtt_secured("mqtt://b", {"MQTT_CA_FILE": "/absent"}) is None
+    with pytest.raises(LocalError, match=r"MQTT_CA_FILE, .*: /absent: No such file"):
+        probe.mqtt_secured("mqtts://b", {"MQTT_CA_FILE": "/absent"})
+
+
+def test_amqtt_has_no_tls(tmp_path):
+    """One sentence, and no authority is made."""
+    others = External(kafka="127.0.0.1:1", redis="redis://127.0.0.1:1/0")
+    asked = Options(
+        data_dir=tmp_path / "d",
+        ports=FREE_PORTS,
+        external=others,
+        mqtt="amqtt",
+        tls=True,
+        processes=(),
+    )
+    with pytest.raises(NotConfigurable, match="amqtt has no mode tls"):
+        Stack(asked).start()
+    assert not (tmp_path / "d" / plan.AUTHORITY).exists()
+
+
+def test_how_a_car_connects_by_hand_is_a_command_line():
+    """Its words are what mosquitto_pub takes, whatever is in the folder's name."""
+    said = by_hand("mqtts://127.0.0.1:8883", Path("/my data/ca"))
+    words = shlex.split(said.partition("a car by hand: ")[2].splitlines()[0])
+    assert words[0] == "mosquitto_pub"
+    assert dict(zip(words[1::2], words[2::2], strict=True)) == {
+        "--cafile": "/my data/ca/ca.pem",
+        "--cert": "/my data/ca/cars/car-000001.pem",
+        "--key": "/my data/ca/cars/car-000001.key",
+        "-h": "127.0.0.1", "-p": "8883", "-i": "car-000001", "-q": "1",
+        "-t": "vehicles/car-000001/telemetry", "-m": '{"speed": 30}',
+    }  # fmt: skip
 
 
 def test_unknown_broker_is_refused():

@@ -110,6 +110,16 @@ def test_a_running_stack_of_another_mode_is_refused(seed, monkeypatch, mode, opt
     assert ("or replay" in hint) == ("or replay" in text)
 
 
+def test_a_running_stack_under_tls_is_refused(seed, monkeypatch):
+    """There a connection is one car; the sentence names the way out."""
+    running = Endpoints(None, ("mqtts://a:1",), "a:1", "redis://a", 1, {}, "warn", "/ca")
+    monkeypatch.setattr(endpoints, "find", lambda: running)
+    code, text = invoke(seed)
+    assert code == 2
+    assert "speaks TLS" in text
+    assert "use --standalone" in text
+
+
 def test_addresses_that_do_not_answer_end_with_one(seed, monkeypatch):
     """Not the user's usage is wrong, a service is missing: exit code 1 and its sentence."""
     monkeypatch.setattr("twin.client.replay_check._TIMEOUT_S", 0.1)

@@ -1,13 +1,20 @@
 """`cartwin broker ...`: configuration of MQTT brokers, and certificates for them."""
 
+import signal
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, nullcontext
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
 from twin.cli import output
-from twin.local import LocalError, ca, refusals
+from twin.kit import metrics
+from twin.kit.health import HealthAddressUnusable, HealthServer
+from twin.local import LocalError, account, ca, refusals
 from twin.local.broker_config import BrokerSettings, Kind, Need, files
 
 app = typer.Typer(
@@ -135,9 +142,12 @@ def config(
         made = files(chosen, settings)
     except LocalError as error:
         output.fail(str(error), output.USAGE)
+    is_new = not out.exists()
     out.mkdir(parents=True, exist_ok=True)
     for name, text in made.items():
         (out / name).write_text(text)
+    if kind is Broker.MOSQUITTO and settings.folder == out.absolute():
+        _for_its_account(settings, is_new=is_new)
     need = settings.need
     if json:
         output.result(
@@ -154,16 +164,88 @@ def config(
     )
 
 
+def _for_its_account(settings: BrokerSettings, *, is_new: bool) -> None:
+    name = account.account(settings)
+    if name is None:
+        return
+    if is_new:
+        account.give(settings.folder, name)
+    for fault in account.faults(settings, name):
+        output.say(fault)
+
+
 @app.command()
 def refused(
-    log: Annotated[typer.FileText, typer.Argument(help="The broker's log; - = standard input.")],
+    log: Annotated[
+        Path, typer.Argument(help="The broker's log; - = standard input.", allow_dash=True)
+    ],
+    follow: Annotated[
+        bool,
+        typer.Option("--follow", help="Go on with what is added, over rotations, until Ctrl-C."),
+    ] = False,
+    metrics_port: Annotated[
+        int | None,
+        typer.Option(min=1, max=65535, help="Follow, and serve /metrics and /readyz there."),
+    ] = None,
+    metrics_host: Annotated[
+        str, typer.Option(help="Address that the port listens on.")
+    ] = "127.0.0.1",
 ) -> None:
     """Count by client what a broker refused to take: cars on topics of others.
 
     Mosquitto tells it only in a log made with `--trace`, HiveMQ (`cartwin up --mqtt hivemq`) always.
     A car with MQTT 5 reads the refusal in its PUBACK, reason code 0x87.
+
+    `cartwin broker refused /var/log/mosquitto/mosquitto.log --metrics-port 9109`
+
+    counts from now on: `cartwin_broker_refused_total` has no ids, each is printed as a line of JSON.
     """
-    output.result(dict(refusals.count(log).most_common()))
+    if not follow and metrics_port is None:
+        try:
+            with nullcontext(sys.stdin) if _is_stdin(log) else log.open(errors="replace") as lines:
+                output.result(dict(refusals.count(lines).most_common()))
+        except OSError as error:
+            output.fail(f"{log}: {error.strerror}", output.USAGE)
+        return
+    try:
+        _follow(log, metrics_host, metrics_port or 0)
+    except HealthAddressUnusable as error:
+        output.fail(f"--metrics-port {metrics_port} on {metrics_host}: {error.__cause__}")
+    except OSError as error:
+        output.fail(f"{log}: {error.strerror}", output.USAGE)
+
+
+def _follow(log: Path, host: str, port: int) -> None:
+    def end(*_: object) -> NoReturn:
+        raise typer.Exit
+
+    with ExitStack() as held:
+        held.callback(signal.signal, signal.SIGTERM, signal.signal(signal.SIGTERM, end))
+        tail = None if _is_stdin(log) else held.enter_context(refusals.Tail(log))
+
+        def not_ready() -> dict[str, str]:
+            return {} if tail is None or tail.there else {"log": f"{log} is not there"}
+
+        held.callback(HealthServer(host, port, not_ready).close)
+        batches: Iterator[Iterable[str]] = ([line] for line in sys.stdin)
+        if tail is not None:
+            batches = _every_second(tail)
+        total = 0
+        for lines in batches:
+            for client, number in refusals.count(lines).items():
+                total += number
+                metrics.BROKER_REFUSED.inc(number)
+                output.result({"client": client, "refused": number, "total": total})
+
+
+def _is_stdin(log: Path) -> bool:
+    return str(log) == "-"
+
+
+def _every_second(tail: refusals.Tail) -> Iterator[Iterable[str]]:
+    while True:
+        yield tail.lines()
+        time.sleep(1)
 
 
 @authority.command()
@@ -197,20 +279,45 @@ def init(
 
 @authority.command()
 def issue(
-    vehicle_ids: Annotated[list[str], typer.Argument(help="Vehicle ids, one certificate each.")],
+    vehicle_ids: Annotated[
+        list[str] | None, typer.Argument(help="Vehicle ids, one certificate each.")
+    ] = None,
     folder: Annotated[Path, typer.Option("--dir", help="Folder of the authority.")] = Path("ca"),
     days: Annotated[
         int, typer.Option(min=1, max=ca.MOST_DAYS, help="How long it is valid.")
     ] = ca.DAYS,
+    vehicles: Annotated[
+        int | None,
+        typer.Option(min=1, max=999_999, help="Of so many simulated cars: car-000001 and on."),
+    ] = None,
+    ids: Annotated[
+        typer.FileText | None, typer.Option(help="Of a file's vehicle ids, one a line; - = stdin.")
+    ] = None,
 ) -> None:
     """Make the certificate and the key of a car; its name (CN) is the vehicle id.
 
-    The car needs its `.pem` and `.key`, and `ca.pem` of the authority's folder to know the broker by.
-    Its MQTT client id is the vehicle id, too.
+    `cartwin broker ca issue car-000001 --dir ca`
+
+    `cartwin broker ca issue --vehicles 2000 --dir ca`
+
+    Some 100 a second and core. With `--vehicles` or `--ids`, cars that have a certificate are passed
+    over. The car needs its `.pem` and `.key`, and `ca.pem` of the authority's folder to know the
+    broker by. Its MQTT client id is the vehicle id, too.
     """
-    for vehicle_id in vehicle_ids:
-        try:
+    if sum(given is not None for given in (vehicle_ids, vehicles, ids)) != 1:
+        output.fail(
+            "vehicle ids, --vehicles N or --ids FILE: one of them is accepted", output.USAGE
+        )
+    try:
+        if vehicle_ids is None:
+            named = ca.numbered(vehicles) if vehicles else [line.strip() for line in ids or ()]
+            wanted = [vehicle_id for vehicle_id in named if vehicle_id]
+            with output.bar("certificates") as progress:
+                new = ca.issue_all(folder, wanted, days, progress)
+            output.say(f"{folder / 'cars'}: {new:,} made, {len(wanted) - new:,} were there.")
+            return
+        for vehicle_id in vehicle_ids:
             made = ca.issue(folder, vehicle_id, days)
-        except LocalError as error:
-            output.fail(str(error))
-        output.say(f"{made}, {made.with_name(made.name.removesuffix('.pem') + '.key')}")
+            output.say(f"{made}, {made.with_name(made.name.removesuffix('.pem') + '.key')}")
+    except LocalError as error:
+        output.fail(str(error))

@@ -9,7 +9,7 @@ from rich.table import Table
 
 from twin.cli import output
 from twin.cli.loop import LOCUSTFILE, Loop, Plan, free_or_any, last_json, now_ms
-from twin.cli.up import Mqtt
+from twin.cli.up import PLAIN_PORT, TLS_PORT, Mqtt
 from twin.local import LocalError, Ports
 
 _LINE_EVERY_S = 10
@@ -29,6 +29,9 @@ def demo(
     degraded: Annotated[int, typer.Option(min=1, help="How many of them develop a fault.")] = 20,
     seed: Annotated[int, typer.Option(help="Same seed, same cars and faults.")] = 7,
     mqtt: Annotated[Mqtt, typer.Option(help="MQTT broker to start.")] = Mqtt.AUTO,
+    tls: Annotated[
+        bool, typer.Option("--tls", help="Cars and services come by TLS, each with a certificate.")
+    ] = False,
     data_dir: Annotated[Path, typer.Option(help="Emptied at start.")] = Path(".cartwin-demo"),
     json: Annotated[bool, typer.Option("--json", help="No progress, only the JSON line.")] = False,
 ) -> None:
@@ -59,7 +62,8 @@ def demo(
         (lambda _part, _line: None) if json else (lambda part, line: output.say(f"{part}: {line}"))
     )
     try:
-        with Loop(plan, data_dir, mqtt.value, free_or_any(Ports(), say), say) as loop:
+        ports = free_or_any(Ports(mqtt=TLS_PORT if tls else PLAIN_PORT), say)
+        with Loop(plan, data_dir, mqtt.value, ports, say, tls=tls) as loop:
             verdict = _drive(loop, show=not json)
     except LocalError as error:
         output.fail(str(error))

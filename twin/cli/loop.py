@@ -17,7 +17,7 @@ from typing import Any, Final, Self
 import httpx
 import orjson
 
-from twin.local import Endpoints, Options, Ports, Stack
+from twin.local import Endpoints, Options, Ports, Stack, ca
 from twin.local.errors import Died
 from twin.local.options import MqttBroker
 from twin.local.process import Child, spawn, stop_all, tail
@@ -55,12 +55,15 @@ class Loop:
         mqtt: MqttBroker,
         ports: Ports,
         report: Callable[[str, str], None],
+        *,
+        tls: bool = False,
     ) -> None:
         self.plan = plan
         self._dir = data_dir.resolve()
-        self._stack = Stack(
-            Options(data_dir=data_dir, fresh=True, ports=ports, mqtt=mqtt), report=report
+        options = Options(
+            data_dir=data_dir, fresh=True, ports=ports, mqtt=mqtt, tls=tls, cars=plan.cars
         )
+        self._stack = Stack(options, report=report)
         self._children: list[Child] = []
         self._api = httpx.Client(timeout=5)
 
@@ -173,6 +176,7 @@ class Loop:
             "REDIS_URL": self.endpoints.redis,
             "MQTT_URLS": ",".join(self.endpoints.mqtt),
             "MODEL_STORE": str(self._dir / "models"),
+            **({} if self.endpoints.ca is None else ca.cars(Path(self.endpoints.ca))),
             "LOG_FORMAT": "json",
             "PYTHONUNBUFFERED": "1",
             "PYTHONPATH": str(ROOT),

@@ -1,6 +1,8 @@
 """Commands that are processes of their own: the arguments go through, the exit code comes back."""
 
 import os
+import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -17,6 +19,22 @@ _COMMANDS: Final = {
     "evaluate": "Measure a stored model on a topic, beside plain baselines.",
     "models": "List the stored models; `models promote VERSION` makes one the champion.",
 }
+
+
+_HELP: Final = frozenset({"--help", "-h"})
+# What a process calls itself, and what one types here; `python -m models scorer` is no command of ours.
+_NAMES: Final = (
+    (re.compile(r"python -m models(?= (?:simulate|train|evaluate)\b)"), "cartwin"),
+    (re.compile(r"python -m models(?= (?:list|promote)\b)"), "cartwin models"),
+    (re.compile(r"python -m twin(?= rebuild-view\b)"), "cartwin"),
+)
+
+
+def as_typed(text: str) -> str:
+    """Help of a process with the names that its commands have here."""
+    for name, ours in _NAMES:
+        text = name.sub(ours, text)
+    return text
 
 
 def environment() -> dict[str, str]:
@@ -50,10 +68,18 @@ def _forward(name: str):  # type: ignore[no-untyped-def]  # noqa: ANN202 - typer
         words = (context.args or ["list"]) if name == "models" else [name, *context.args]
         package = "twin" if name == "rebuild-view" else "models"
         arguments = [sys.executable, "-m", package, *words]
+        wants_help = not _HELP.isdisjoint(context.args)
+        env = environment()
+        if wants_help:
+            env.setdefault("COLUMNS", str(shutil.get_terminal_size().columns))
         try:
-            code = subprocess.run(arguments, env=environment(), check=False).returncode  # noqa: S603
+            done = subprocess.run(  # noqa: S603 - our own command line
+                arguments, env=env, check=False, stdout=subprocess.PIPE if wants_help else None
+            )
         except KeyboardInterrupt:
-            code = 130
-        raise typer.Exit(code)
+            raise typer.Exit(130) from None
+        if wants_help:
+            sys.stdout.write(as_typed(done.stdout.decode()))
+        raise typer.Exit(done.returncode)
 
     return command

@@ -183,6 +183,12 @@ def _door(given: Door | None, mode: Validation, *, standalone: bool) -> Iterator
                 + (f", or replay {other}" if running.validation != "off" else ""),
                 output.USAGE,
             )
+        if running.ca is not None:
+            output.fail(
+                "the running stack speaks TLS, where a connection is one car and may not speak for all"
+                " that are recorded: use --standalone",
+                output.USAGE,
+            )
         yield Door(running.mqtt, running.kafka)
         return
     output.say("starting a temporary stack; `cartwin up` keeps one")

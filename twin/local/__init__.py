@@ -9,7 +9,8 @@
 * jars, kafka  Java programs from Maven, and Kafka's broker made of them
 * redis, mqtt  commands and configuration of the other two
 * broker_*     configuration of MQTT brokers from what they must keep; `access`: who may what;
-               `ca`: certificates; `refusals`: whom a broker refused; HiveMqBroker.java
+               `ca`: certificates; `refusals`: whom a broker refused; HiveMqBroker.java;
+               `account`: what Mosquitto may not do that root started
 * amqtt_*      the pure Python MQTT broker in its own process
 * topics       Kafka topics from the catalogue
 * stack        `Stack(options)`: the plan in order, supervision, stop

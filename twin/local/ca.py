@@ -1,4 +1,4 @@
-"""A certificate authority for tests and small fleets, made with the `openssl` program.
+"""A certificate authority for tests and small fleets, made with the `openssl` program (3 or newer).
 
     FOLDER/ca.pem     what cars know the broker by
     FOLDER/private/   keys of the two authorities: they stay here
@@ -13,12 +13,14 @@ name): who needs that, or has more than some thousand cars, has an authority of 
 """
 
 import ipaddress
+import os
 import re
 import secrets
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final
 
@@ -36,6 +38,7 @@ DAYS: Final = 825
 MOST_DAYS: Final = 3_650
 _AUTHORITY_DAYS: Final = MOST_DAYS + 2  # what is signed on the same day does not outlive it
 _DAY_S: Final = 86_400
+_CURVE: Final = "ec_paramgen_curve:P-256"
 _FOLDERS: Final = ("private", "broker", "services", "cars")
 _TRUSTED: Final = "ca.pem"
 _AUTHORITIES: Final = {"cars": CARS_CA, "services": SERVICES_CA}
@@ -96,26 +99,86 @@ def issue(folder: Path, vehicle_id: str, days: int = DAYS) -> Path:
     Raises `LocalError`: no vehicle id, no authority in `folder` or none that lives so long, the car has
     a certificate already.
     """
+    openssl = _signer(folder, [vehicle_id], days)
+    made = _car(folder, vehicle_id)
+    if made.exists():
+        raise LocalError(
+            f"{vehicle_id} has a certificate already: {made}. Remove it to make another; the old one"
+            " stays valid until it ends."
+        )
+    return _signed(openssl, folder, "cars", vehicle_id, made, days)
+
+
+def issue_all(
+    folder: Path,
+    vehicle_ids: Iterable[str],
+    days: int = DAYS,
+    progress: Callable[[int, int], None] = lambda made, of: None,
+) -> int:
+    """Certificates and keys of all cars that have none yet; how many were made.
+
+    So it can be started again when it was ended. `progress` hears how many of how many are made.
+    Raises `LocalError` as `issue` does, before any is made when a vehicle id is none.
+    """
+    wanted = list(dict.fromkeys(vehicle_ids))
+    openssl = _signer(folder, wanted, days)
+    new = [vehicle_id for vehicle_id in wanted if not _car(folder, vehicle_id).exists()]
+
+    def sign(vehicle_id: str) -> None:
+        _signed(openssl, folder, "cars", vehicle_id, _car(folder, vehicle_id), days)
+
+    # The work is in the processes of openssl.
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        made = pool.map(sign, new)
+        try:
+            for count, _ in enumerate(made, 1):
+                progress(count, len(new))
+        finally:
+            pool.shutdown(cancel_futures=True)
+    return len(new)
+
+
+def numbered(cars: int) -> list[str]:
+    """The vehicle ids of simulated cars: car-000001 and on."""
+    return [f"car-{number:06d}" for number in range(1, cars + 1)]
+
+
+def access(folder: Path, name: str) -> dict[str, str]:
+    """Settings of a service, `uplink` or `downlink`, that connects to the authority's broker."""
+    own = folder / "services"
+    return {
+        "MQTT_CA_FILE": str(own / _TRUSTED),
+        "MQTT_CERT_FILE": str(own / f"{name}.pem"),
+        "MQTT_KEY_FILE": str(own / f"{name}.key"),
+    }
+
+
+def cars(folder: Path) -> dict[str, str]:
+    """Settings of cars that connect to the authority's broker."""
+    return {"MQTT_CA_FILE": str(folder / _TRUSTED), "MQTT_CERT_DIR": str(folder / "cars")}
+
+
+def _car(folder: Path, vehicle_id: str) -> Path:
+    return folder / "cars" / f"{vehicle_id}.pem"
+
+
+def _signer(folder: Path, vehicle_ids: Iterable[str], days: int) -> str:
+    """openssl, when certificates can be made for all of them."""
     try:
-        check_vehicle_id(vehicle_id)
+        for vehicle_id in vehicle_ids:
+            check_vehicle_id(vehicle_id)
     except Misaddressed as error:
         raise LocalError(f"{error}.") from None
     if not (folder / "private").is_dir():
         raise LocalError(
             f"There is no authority in {folder}: make one with `cartwin broker ca init`."
         )
-    made = folder / "cars" / f"{vehicle_id}.pem"
-    if made.exists():
-        raise LocalError(
-            f"{vehicle_id} has a certificate already: {made}. Remove it to make another; the old one"
-            " stays valid until it ends."
-        )
     openssl = _openssl()
     if not _lives(openssl, folder / "broker" / CARS_CA, days):
         raise LocalError(
             f"The authority in {folder} ends before {days} days are over: fewer --days, or a new one."
         )
-    return _signed(openssl, folder, "cars", vehicle_id, made, days)
+    return openssl
 
 
 def _openssl() -> str:
@@ -164,22 +227,21 @@ def _signed(
 ) -> Path:
     # Not with_suffix: a vehicle id may have dots.
     key = made.with_name(made.name.removesuffix(".pem") + ".key")
-    _new_key(openssl, key)
+    signer = ["-CA", str(folder / "broker" / _AUTHORITIES[authority])]
+    signer += ["-CAkey", str(folder / "private" / f"{authority}-ca.key")]
+    # One process for key, request and certificate; the key is nobody else's to read (openssl's way).
+    new = ["-newkey", "EC", "-pkeyopt", _CURVE, "-nodes", "-keyout", str(key)]
     with tempfile.TemporaryDirectory() as scratch:
         config = _config(Path(scratch), common_name, f"{_LEAF}\n{more}")
-        asked = str(Path(scratch) / "asked.csr")
-        _run(openssl, "req", "-new", "-config", config, "-key", str(key), "-out", asked)
-        signer = ["-CA", str(folder / "broker" / _AUTHORITIES[authority])]
-        signer += ["-CAkey", str(folder / "private" / f"{authority}-ca.key")]
-        extensions = ["-extfile", config, "-extensions", "extensions"]
+        request = ["req", "-x509", "-config", config, "-extensions", "extensions"]
         named = ["-days", str(days), "-set_serial", _serial(), "-out", str(made)]
-        _run(openssl, "x509", "-req", "-in", asked, *signer, *extensions, *named)
+        _run(openssl, *request, *new, *signer, *named)
     return made
 
 
 def _new_key(openssl: str, file: Path) -> None:
     """An elliptic key: small and quick, for cars, too; nobody else's to read."""
-    kind = ["-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-256"]
+    kind = ["-algorithm", "EC", "-pkeyopt", _CURVE]
     _run(openssl, "genpkey", *kind, "-out", str(file), umask=0o077)
 
 

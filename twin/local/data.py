@@ -30,7 +30,8 @@ class Endpoints:
     """Addresses of a running stack. `api` is None for infrastructure without our processes.
 
     `health` maps the name of each of our processes to the URL whose /readyz and /metrics it serves.
-    `validation` is the mode our uplink runs in; None when it is not part of the stack.
+    `validation` is the mode our uplink runs in; None when it is not part of the stack. `ca` is the
+    folder of certificates that `mqtt` asks for; None without TLS.
     """
 
     api: str | None
@@ -40,15 +41,17 @@ class Endpoints:
     pid: int
     health: Mapping[str, str] = field(default_factory=dict)
     validation: str | None = None
+    ca: str | None = None
 
     def public(self) -> dict[str, Any]:
         """What `cartwin up --json` prints."""
-        return {
+        addresses = {
             "api": self.api,
             "mqtt": list(self.mqtt),
             "kafka": self.kafka,
             "redis": self.redis,
         }
+        return addresses if self.ca is None else {**addresses, "ca": self.ca}
 
     def document(self) -> dict[str, Any]:
         """What endpoints.json holds."""

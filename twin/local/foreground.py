@@ -5,21 +5,25 @@ everything is ready. Ctrl-C and SIGTERM stop it, also while it starts.
 """
 
 import json
+import shlex
 import signal
 import sys
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import IO, Final
 
 from rich.console import Console
 from rich.markup import escape
 
+from twin.local import ca, probe
 from twin.local.data import Endpoints
 from twin.local.errors import Interrupted, LocalError
 from twin.local.options import Options
 from twin.local.stack import Stack
+from twin.wire.topics import mqtt_topic
 
 _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 
@@ -63,7 +67,22 @@ def run(
 
 def _summary(endpoints: Endpoints, took_s: float) -> str:
     page = f", page {endpoints.api}" if endpoints.api else ""
-    return f"[green]up in {took_s:.1f} s[/green]{escape(page)}; Ctrl-C stops it"
+    car = "" if endpoints.ca is None else f"{by_hand(endpoints.mqtt[0], Path(endpoints.ca))}\n"
+    return f"{escape(car)}[green]up in {took_s:.1f} s[/green]{escape(page)}; Ctrl-C stops it"
+
+
+def by_hand(url: str, authority: Path) -> str:
+    """How the first car says something to a broker under TLS, as a command line."""
+    host, port, _ = probe.mqtt_address(url)
+    (car,) = ca.numbered(1)
+    own = authority / "cars" / car
+    files = ["--cafile", f"{authority}/ca.pem", "--cert", f"{own}.pem", "--key", f"{own}.key"]
+    said = ["-q", "1", "-t", mqtt_topic(car, "telemetry"), "-m", '{"speed": 30}']
+    place = ["-h", host, "-p", str(port), "-i", car]
+    return (
+        f"  a car by hand: {shlex.join(['mosquitto_pub', *files, *place, *said])}\n"
+        f"  more cars: cartwin broker ca issue --vehicles N --dir {shlex.quote(str(authority))}"
+    )
 
 
 @contextmanager

@@ -7,8 +7,9 @@ import os
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from twin.local import jars
 from twin.local.broker_config import BrokerSettings, Kind, Need, files
@@ -31,6 +32,13 @@ _HIVEMQ_JVM: Final = (
     "--enable-native-access=ALL-UNNAMED",
     "--sun-misc-unsafe-memory-access=allow",
 )
+
+
+class Secured(NamedTuple):
+    """A broker under TLS: the port of its door for services, its folder of certificates."""
+
+    services_port: int
+    folder: Path
 
 
 def mosquitto_binary(environ: Mapping[str, str]) -> str | None:
@@ -60,21 +68,31 @@ def jars_of(kind: Kind) -> jars.Bundle | None:
     return jars.HIVEMQ if kind == "hivemq" else None
 
 
-def local_settings(kind: Kind, folder: Path, port: int) -> BrokerSettings:
+def local_settings(
+    kind: Kind, folder: Path, port: int, secured: Secured | None = None
+) -> BrokerSettings:
     """A broker on loopback with room for an outage of the uplink."""
     # Started by root, Mosquitto would become user `mosquitto`, who may not write to our directory.
     user = "root" if os.geteuid() == 0 else None
-    return BrokerSettings(_NEEDS[kind], folder, port=port, window=_DEFAULT_WINDOW, user=user)
+    made = BrokerSettings(_NEEDS[kind], folder, port=port, window=_DEFAULT_WINDOW, user=user)
+    if secured is None:
+        return made
+    return replace(made, mode="tls", services_port=secured.services_port, tls=secured.folder)
 
 
 def prepare(
-    kind: Kind, folder: Path, port: int, environ: Mapping[str, str], found: Sequence[str] = ()
+    kind: Kind,
+    folder: Path,
+    port: int,
+    environ: Mapping[str, str],
+    found: Sequence[str] = (),
+    secured: Secured | None = None,
 ) -> list[str]:
     """Write the configuration to `folder`; the command that runs the broker in the foreground.
 
-    `found`: the class path of `jars_of(kind)`.
+    `found`: the class path of `jars_of(kind)`. Raises `NotConfigurable`.
     """
-    return start_command(kind, local_settings(kind, folder, port), environ, found)
+    return start_command(kind, local_settings(kind, folder, port, secured), environ, found)
 
 
 def start_command(

@@ -78,7 +78,8 @@ class Deadlines:
 class Options:
     """An embedded stack. `processes`: names of `APPLICATION`, () = infrastructure only.
 
-    `env` is added to the environment of our own processes, after the addresses of the stack.
+    `env` is added to the environment of our own processes, after the addresses of the stack. `tls`: the
+    broker speaks TLS and knows its clients by certificates, which are made for `cars` simulated cars.
     """
 
     data_dir: Path = Path(".cartwin")
@@ -86,6 +87,8 @@ class Options:
     ports: Ports = Ports()
     mqtt: MqttBroker = "auto"
     processes: tuple[str, ...] = tuple(APPLICATION)
+    tls: bool = False
+    cars: int = 1
     partitions: int = 12
     env: Mapping[str, str] = field(default_factory=dict)
     external: External = External()

@@ -2,8 +2,9 @@
 
 import http.client
 import socket
+import ssl
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -11,6 +12,7 @@ import redis
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
+from twin.client import access
 from twin.kit.kafka import admin
 from twin.local import mqtt_frame
 from twin.local.errors import Died, Interrupted, LocalError, NotReady
@@ -93,14 +95,18 @@ def redis_server(url: str) -> Probe:
     return probe
 
 
-def mqtt(url: str) -> Probe:
-    """An MQTT broker accepts a CONNECT (MQTT 3.1.1, clean session)."""
-    host, port = mqtt_address(url)
+def mqtt(url: str, secured: ssl.SSLContext | None = None) -> Probe:
+    """An MQTT broker accepts a CONNECT (MQTT 3.1.1, clean session); `secured` for mqtts://."""
+    host, port, tls = mqtt_address(url)
 
     def probe() -> str | None:
         try:
             with socket.create_connection((host, port), timeout=_TRY_S) as connection:
-                answer = _connack(connection)
+                if not tls or secured is None:
+                    answer = _connack(connection)
+                else:
+                    with secured.wrap_socket(connection, server_hostname=host) as wrapped:
+                        answer = _connack(wrapped)
         except OSError as error:
             return f"{host}:{port}: {error}"
         if len(answer) < 4 or answer[0] != mqtt_frame.CONNACK:
@@ -151,21 +157,23 @@ def check_redis_url(url: str) -> None:
         ) from None
 
 
-def mqtt_address(url: str) -> tuple[str, int]:
-    """Host and port of mqtt://host:port (default 1883); raises `LocalError` for anything else."""
+def mqtt_address(url: str) -> access.Broker:
+    """The broker at mqtt://host:port or mqtts://..; raises `LocalError` for anything else."""
     try:
-        parts = urlsplit(url)
-        host, port = parts.hostname, 1883 if parts.port is None else parts.port
-        more = parts.username or parts.path or parts.query or parts.fragment
-        valid = parts.scheme == "mqtt" and port and not more
-    except ValueError:
-        host, port, valid = None, 0, False
-    if not host or not valid:
-        raise LocalError(
-            f"{url!r} is no MQTT address: mqtt://host:port is accepted, in MQTT_URLS several"
-            " separated by commas."
-        )
-    return host, port
+        return access.broker(url)
+    except ValueError as error:
+        raise LocalError(f"{error}.") from None
+
+
+def mqtt_secured(url: str, environ: Mapping[str, str]) -> ssl.SSLContext | None:
+    """What `mqtt` needs for mqtts://, by the settings of uplink and downlink. Raises `LocalError`."""
+    if not mqtt_address(url).tls:
+        return None
+    files = (environ.get(f"MQTT_{name}_FILE", "") for name in ("CA", "CERT", "KEY"))
+    try:
+        return access.context(*files)
+    except ValueError as error:
+        raise LocalError(f"MQTT_CA_FILE, MQTT_CERT_FILE, MQTT_KEY_FILE: {error}.") from None
 
 
 def _first_refusal(bootstrap: str) -> str | None:

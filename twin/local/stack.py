@@ -14,11 +14,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
-from twin.local import data, jars, kafka, mqtt, plan, probe, process, redis, topics
+from twin.local import ca, data, jars, kafka, mqtt, plan, probe, process, redis, topics
 from twin.local.data import Endpoints
 from twin.local.errors import Died, Interrupted, LocalError
 from twin.local.options import APPLICATION, Options
 from twin.local.plan import Plan
+from twin.local.ports import HOST
 from twin.local.process import Child
 
 Report = Callable[[str, str], None]
@@ -67,6 +68,7 @@ class Stack:
                 redis=where.redis,
                 pid=os.getpid(),
                 health=where.health,
+                ca=str(self._authority) if self._options.tls else None,
                 validation=self._validation if "uplink" in self._options.processes else None,
             )
             data.write_endpoints(self.data_dir, endpoints)
@@ -125,8 +127,10 @@ class Stack:
         deadline = self._options.deadlines.infrastructure
         shown = probe.url_without_password(where.redis)
         self._wait("redis", shown, probe.redis_server(where.redis), deadline, redis_child)
-        for url in where.mqtt:
-            self._wait("mqtt", url, probe.mqtt(url), deadline, mqtt_child)
+        told = {**os.environ, **where.mqtt_access("uplink", self.data_dir)}
+        for url, shown in zip(where.mqtt_services, where.mqtt, strict=True):
+            is_ready = probe.mqtt(url, probe.mqtt_secured(url, told))
+            self._wait("mqtt", shown, is_ready, deadline, mqtt_child)
         if formatting is not None:
             self._run_to_end(formatting, deadline)
             if formatting.exit_code() != 0:
@@ -156,10 +160,30 @@ class Stack:
         kind = mqtt.choose(self._options.mqtt, os.environ)
         bundle = mqtt.jars_of(kind)
         found = [] if bundle is None else self._jars(bundle)
-        command = mqtt.prepare(kind, self.data_dir / "mqtt", where.mqtt_port, os.environ, found)
+        secured = None
+        if where.mqtt_services_port is not None:
+            secured = mqtt.Secured(where.mqtt_services_port, self._authority / "broker")
+        folder = self.data_dir / "mqtt"
+        command = mqtt.prepare(kind, folder, where.mqtt_port, os.environ, found, secured)
+        if secured is not None:
+            self._make_certificates()
         child = self._spawn(kind, command)
         self._groups.append([child])
         return child
+
+    @property
+    def _authority(self) -> Path:
+        return self.data_dir / plan.AUTHORITY
+
+    def _make_certificates(self) -> None:
+        """The authority, unless it is there already, and certificates for the cars that have none."""
+        began = time.monotonic()
+        self._authority.mkdir(mode=0o700, exist_ok=True)
+        if not (self._authority / "private").exists():
+            ca.init(self._authority, [HOST, "localhost"])
+        made = ca.issue_all(self._authority, ca.numbered(self._options.cars))
+        took = time.monotonic() - began
+        self._report("ca", f"{made} certificates of cars made in {took:.1f} s in {self._authority}")
 
     @property
     def _kafka_config(self) -> Path:
