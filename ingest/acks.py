@@ -1,11 +1,13 @@
 """Receipts for cars (promise B): what Kafka has of a session, without a gap. Pure.
 
     telemetry with `held_from` -> asked -> (Kafka has the record) -> Acks.safe -> Acks.due -> car
+                       other workers of the shard (ingest.relay) -> Acks.take ---^
 
 A car that keeps its messages says with each the lowest number that it still holds: all below is
 covered. From there on this process counts what it saw acknowledged by Kafka, accepted or rejected,
-and tells `upto`. It never guesses: after a restart, or when a car was forgotten because others came,
-it begins again at `held_from`, and reaches the rest when the car sends again what it holds.
+or what another worker says that it saw, and tells `upto`. It never guesses: after a restart, or when a
+car was forgotten because others came, it begins again at `held_from`, and reaches the rest when the
+car sends again what it holds.
 
 Bounded twice: CARS sessions, of which the one that was silent longest is forgotten, and RUNS runs of
 numbers behind a gap, of which the farthest is forgotten.
@@ -14,8 +16,8 @@ numbers behind a gap, of which the farthest is forgotten.
 import re
 from bisect import bisect_left
 from collections import OrderedDict
-from collections.abc import Iterator
-from typing import Any, Final, NamedTuple
+from collections.abc import Iterable, Iterator
+from typing import Any, Final, NamedTuple, Protocol
 
 from twin.wire import codec
 from twin.wire.errors import WireError
@@ -23,8 +25,9 @@ from twin.wire.topics import mqtt_topic
 
 CARS: Final = 100_000
 """Sessions that are followed at the same time, about 0.4 KB each."""
-RUNS: Final = 16
-"""Runs of numbers without a gap that are remembered of a session behind its first gap."""
+RUNS: Final = 32
+"""Runs of numbers without a gap that are remembered of a session behind its first gap. Where workers
+share telemetry there is one for every few messages, until the others have told theirs."""
 
 _MARK: Final = b"held_from"
 _HIGHEST: Final = 2**63 - 1
@@ -36,6 +39,23 @@ class Asked(NamedTuple):
     session: int
     sequence: int
     held_from: int
+
+
+class Claim(NamedTuple):
+    """What a worker saw acknowledged by Kafka of a session, in `runs` (first, last), beside what the
+    car itself said is covered: everything below `held_from`."""
+
+    vehicle_id: bytes
+    session: int
+    held_from: int
+    runs: tuple[tuple[int, int], ...]
+
+
+class Claims(Protocol):
+    """Hears what Kafka has of cars that ask for receipts."""
+
+    def safe(self, vehicle_id: bytes, message: Asked, shard: int) -> None:
+        """Kafka has a message, which came from the broker number `shard`."""
 
 
 class Ack(NamedTuple):
@@ -80,19 +100,25 @@ class Acks:
 
     def safe(self, vehicle_id: bytes, message: Asked, shard: int) -> None:
         """Kafka has a message, which came from the broker number `shard`."""
-        key = (vehicle_id, message.session)
+        run = (message.sequence, message.sequence)
+        self.take(Claim(vehicle_id, message.session, message.held_from, (run,)), shard)
+
+    def take(self, claim: Claim, shard: int) -> None:
+        """Kafka has what is claimed, which came from the broker number `shard`."""
+        vehicle_id, session, held_from, runs = claim
+        key = (vehicle_id, session)
         progress = self._sessions.get(key)
         if progress is None:
-            progress = self._sessions[key] = _Progress(message.held_from - 1)
+            progress = self._sessions[key] = _Progress(held_from - 1)
             if len(self._sessions) > self._cars:
                 self._due.pop(self._sessions.popitem(last=False)[0], None)
         else:
             self._sessions.move_to_end(key)
         progress.shard = shard
-        progress.covered(message.held_from - 1)
-        progress.add(message.sequence)
+        progress.covered(held_from - 1)
+        progress.add(runs)
         # It holds what is safe: because that is news, or because it has not heard of it.
-        if progress.upto >= message.held_from:
+        if progress.upto >= held_from:
             self._due[key] = None
 
     def due(self) -> Iterator[Ack]:
@@ -125,26 +151,27 @@ class _Progress:
             self.upto = upto
             self._close()
 
-    def add(self, number: int) -> None:
-        """A number is safe."""
-        if number == self.upto + 1:
-            self.upto = number
-            self._close()
-        elif number > self.upto:
-            self._behind_a_gap(number)
+    def add(self, runs: Iterable[tuple[int, int]]) -> None:
+        """Numbers are safe. The bound is kept once all of them are taken in."""
+        for first, last in runs:
+            if last <= self.upto:
+                continue
+            if first <= self.upto + 1:
+                self.upto = last
+                self._close()
+            else:
+                self._behind_a_gap(first, last)
+        del self.runs[RUNS:]
 
-    def _behind_a_gap(self, number: int) -> None:
+    def _behind_a_gap(self, first: int, last: int) -> None:
         runs = self.runs
-        at = bisect_left(runs, (number + 1,))  # runs before `at` begin at or below `number`
-        first = last = number
-        if at < len(runs) and runs[at][0] == number + 1:
-            last = runs.pop(at)[1]
-        if at and runs[at - 1][1] >= number - 1:
+        end = bisect_left(runs, (last + 2,))  # runs before `end` begin next to `last` or below
+        at = end
+        while at and runs[at - 1][1] >= first - 1:
             at -= 1
-            before = runs.pop(at)
-            first, last = before[0], max(before[1], last)
-        runs.insert(at, (first, last))
-        del runs[RUNS:]
+        if at < end:
+            first, last = min(first, runs[at][0]), max(last, runs[end - 1][1])
+        runs[at:end] = [(first, last)]
 
     def _close(self) -> None:
         """Take in the runs that no gap is before any more."""

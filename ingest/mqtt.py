@@ -15,9 +15,9 @@ from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Final, Self
 
-from ingest import probe, terms
+from ingest import leaving, probe, terms
 from ingest.access import Access
-from ingest.connection import GOODBYE_S, Connection, OnMessage, OnSide
+from ingest.connection import Connection, OnMessage, OnSide
 from ingest.connector import Connector, unexpected
 from ingest.errors import (
     AccessUnusable,
@@ -27,7 +27,7 @@ from ingest.errors import (
     SessionTakenOver,
 )
 from ingest.lag import EVERY_S, Lag
-from ingest.packets import FAILURE, QUOTA_EXCEEDED, Connack, Level, Publish
+from ingest.packets import FAILURE, Connack, Level, Publish
 from ingest.settings import Broker
 from ingest.topology import Subscriptions, Topology
 from twin.kit import logs
@@ -35,8 +35,6 @@ from twin.wire.errors import CartwinError
 
 log = logs.get(__name__)
 
-SESSION_EXPIRY_S: Final = 86_400
-KEEP_ALIVE_S: Final = 30
 BACKOFF_FIRST_S: Final = 0.2
 BACKOFF_LAST_S: Final = 10.0
 STEADY_S: Final = 10.0
@@ -88,12 +86,8 @@ class Client:
         self._on_reconnect = on_reconnect
         self._news = tuple(side or ())
         # What a probe that was killed left in the session is nobody's message.
-        self._mark_topic = probe.topic(f"{client_id}-mark")
-        self._side = {
-            probe.topic(client_id): _nothing,
-            self._mark_topic: self._heard,
-            **(side or {}),
-        }
+        self._mark_topic = probe.mark_topic(client_id)
+        self._side = {**probe.leftovers(client_id), self._mark_topic: self._heard, **(side or {})}
         self._marks = marks
         self._lag = Lag(b"")
         self._window = window
@@ -116,7 +110,8 @@ class Client:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        await self._close(self._connection)
+        if self._connection is not None:
+            await leaving.goodbye(self._connection)
         self._task.cancel()
         await asyncio.wait((self._task,))
 
@@ -188,26 +183,21 @@ class Client:
         connection, subscribed = self._connection, self._subscribed
         if connection is None or subscribed is None:
             raise ConnectionLost(self.fault or "not subscribed yet")
-        if subscribed.wanted:
-            await connection.unsubscribe(subscribed.wanted)
-        echo = probe.Echo(connection, probe.topic(self.client_id))
+        echo = probe.Echo(probe.topic(self.client_id))
         self._side[echo.topic] = echo.heard
-        await echo.returned()
+        await leaving.take_the_rest(connection, subscribed.wanted, echo)
 
     async def end_session(self) -> None:
         """Disconnect and let the broker forget the session; the client is of no use any more.
 
         Raises `ConnectionLost`, `ConnectionRefused`, when the broker may not have understood.
         """
-        connection, level = self._connection, self.level
+        connection = self._connection
         self._task.cancel()
         await asyncio.wait((self._task,))
-        if connection is None or level is None:
+        if connection is None:
             raise ConnectionLost(self.fault)
-        await self._close(connection, end_session=True)
-        if level == 4:
-            # 3.1.1 has no other word for it than a clean start.
-            await self._close(await self._clean_start())
+        await leaving.forget(self.connector, connection, self.client_id)
 
     # --- The task ---------------------------------------------------------------------------------
 
@@ -262,12 +252,7 @@ class Client:
             while True:
                 mark = self._lag.due(loop.time())
                 if mark is not None:
-                    code = await connection.publish(Publish(self._mark_topic, mark, qos=1))
-                    if code >= FAILURE and code != QUOTA_EXCEEDED:
-                        raise ConnectionRefused(
-                            f"the broker refuses a message on {self._mark_topic!r}: 0x{code:02x}",
-                            code,
-                        )
+                    await probe.say(connection, self._mark_topic, mark)
                 await asyncio.sleep(EVERY_S)
         except ConnectionRefused as refused:
             why = f"{refused}; without it no car is held to its rate (UPLINK_VEHICLE_RATE=0 does without)"
@@ -297,8 +282,8 @@ class Client:
             answer = await connection.connect(
                 self.client_id,
                 clean_start=self._topology is None,
-                session_expiry_s=SESSION_EXPIRY_S if self._topology else 0,
-                keep_alive_s=KEEP_ALIVE_S,
+                session_expiry_s=leaving.SESSION_EXPIRY_S if self._topology else 0,
+                keep_alive_s=leaving.KEEP_ALIVE_S,
             )
             self._judge(answer)
             log.info("mqtt connected", broker=str(self.broker), level=connection.level)
@@ -334,8 +319,10 @@ class Client:
     async def _subscribe(self, connection: Connection, answer: Connack, topology: Topology) -> None:
         can_share = answer.shares if connection.level == 5 else bool(self._can_share)
         subscriptions = topology.subscriptions(can_share=can_share)
-        # A new process always subscribes: the arrangement may have changed since the last one.
-        if answer.session_present and self._subscribed == subscriptions:
+        # A new process always subscribes: the arrangement may have changed since the last one. So do
+        # workers above 0, whose session worker 0 may have emptied meanwhile (`ingest.orphans`); theirs
+        # bring nothing retained.
+        if answer.session_present and topology.worker == 0 and self._subscribed == subscriptions:
             return
         if subscriptions.wanted:
             await connection.subscribe(subscriptions.wanted)
@@ -354,19 +341,3 @@ class Client:
                 "the broker has no shared subscriptions: worker 0 reads everything, others stand by",
                 broker=str(self.broker),
             )
-
-    async def _clean_start(self) -> Connection:
-        connection = await self.connector.open(4, 1, unexpected)
-        await connection.connect(
-            self.client_id, clean_start=True, session_expiry_s=0, keep_alive_s=KEEP_ALIVE_S
-        )
-        return connection
-
-    async def _close(self, connection: Connection | None, *, end_session: bool = False) -> None:
-        if connection is not None:
-            connection.disconnect(end_session=end_session)
-            await asyncio.wait((connection.closed,), timeout=GOODBYE_S + 1)
-
-
-def _nothing(_payload: bytes) -> None:
-    """Heard and forgotten."""

@@ -13,7 +13,7 @@ from functools import partial
 from typing import Final
 
 from ingest import topology
-from ingest.connection import Connection, OnMessage, Receipt
+from ingest.connection import Connection, OnMessage, OnSide, Receipt
 from ingest.connector import Connector
 from ingest.errors import ConnectionLost, ConnectionRefused
 from ingest.packets import FAILURE, QUOTA_EXCEEDED, Level, Publish
@@ -26,42 +26,62 @@ _EXPIRY_S: Final = 120
 """What a probe leaves behind when it is killed is forgotten after so long (MQTT 5)."""
 
 
-def topic(client_id: str) -> str:
-    """Where a client hears itself."""
-    return f"cartwin/probe/{client_id}"
+def topic(name: str) -> str:
+    """Where the client of that name hears itself. All topics of our own are like it."""
+    return f"cartwin/probe/{name}"
+
+
+def mark_topic(client_id: str) -> str:
+    """Where a client hears its own marks (`ingest.lag`)."""
+    return topic(f"{client_id}-mark")
+
+
+def leftovers(client_id: str) -> dict[str, OnSide]:
+    """What questions of ours that were cut off may have left in a session, for the side of its
+    connection: it is nobody's message."""
+    return {topic(client_id): _nothing, mark_topic(client_id): _nothing}
+
+
+def _nothing(_payload: bytes) -> None:
+    """Heard and forgotten."""
 
 
 class Echo:
     """Messages on `topic` to ourselves; give what comes there to `heard`."""
 
-    def __init__(self, connection: Connection, topic: str) -> None:
+    def __init__(self, topic: str) -> None:
         self.topic = topic
-        self._connection = connection
         self._heard = asyncio.Event()
 
     def heard(self, _payload: bytes) -> None:
         """A message on the topic came."""
         self._heard.set()
 
-    async def returned(self) -> None:
+    async def returned(self, connection: Connection) -> None:
         """Return when a message that we send now has come back. Raises `ConnectionLost`,
         `ConnectionRefused`."""
-        await self._connection.subscribe((self.topic,))
+        await connection.subscribe((self.topic,))
         try:
-            await say_until(self._connection, self.topic, self._heard)
+            await say_until(connection, self.topic, self._heard)
         finally:
-            if not self._connection.closed.done():
-                await self._connection.unsubscribe((self.topic,))
+            if not connection.closed.done():
+                await connection.unsubscribe((self.topic,))
+
+
+async def say(connection: Connection, topic: str, payload: bytes = b"") -> None:
+    """Publish a message of ours, which a full queue may drop.
+
+    Raises `ConnectionLost`, and `ConnectionRefused` when the broker does not let us.
+    """
+    code = await connection.publish(Publish(topic, payload, qos=1))
+    if code >= FAILURE and code != QUOTA_EXCEEDED:
+        raise ConnectionRefused(f"the broker refuses a message on {topic!r}: 0x{code:02x}", code)
 
 
 async def say_until(connection: Connection, topic: str, heard: asyncio.Event) -> None:
     """Publish an empty message on `topic`, again from time to time, until `heard` is set."""
     while not heard.is_set():
-        code = await connection.publish(Publish(topic, b"", qos=1))
-        if code >= FAILURE and code != QUOTA_EXCEEDED:
-            raise ConnectionRefused(
-                f"the broker refuses a message on {topic!r}: 0x{code:02x}", code
-            )
+        await say(connection, topic)
         try:
             async with asyncio.timeout(ECHO_AGAIN_S):
                 await heard.wait()
@@ -98,13 +118,16 @@ async def shares(connector: Connector, client_id: str) -> bool:
 
     Raises `ConnectionLost`, `ConnectionRefused`, `ProtocolError`, `AccessUnusable`.
     """
-    plain, between = topic(f"{client_id}-probe"), topic(f"{client_id}-shared")
-    heard = {plain: asyncio.Event(), between: asyncio.Event()}
+    echo, between = Echo(topic(f"{client_id}-probe")), topic(f"{client_id}-shared")
+    came = False
 
     def take(message: Publish, receipt: Receipt) -> None:
+        nonlocal came
         receipt.ack()
-        if message.topic in heard:
-            heard[message.topic].set()
+        if message.topic == between:
+            came = True
+        elif message.topic == echo.topic:
+            echo.heard(message.payload)
 
     try:
         async with (
@@ -114,12 +137,11 @@ async def shares(connector: Connector, client_id: str) -> bool:
             (code,) = await connection.ask((topology.shared(between),), qos=1)
             if code >= FAILURE:
                 return False
-            await connection.subscribe((plain,))
             await connection.publish(Publish(between, b"", qos=1))
-            await say_until(connection, plain, heard[plain])
-            return heard[between].is_set()
+            await echo.returned(connection)
+            return came
     except TimeoutError:
-        raise ConnectionLost(_unheard(plain)) from None
+        raise ConnectionLost(_unheard(echo.topic)) from None
 
 
 async def keeps(connector: Connector, level: Level, client_id: str, count: int) -> int:

@@ -15,6 +15,8 @@ from typing import Final, Literal, NamedTuple
 from twin.wire import topics
 
 GROUP: Final = "cartwin-uplink"
+MOST_WORKERS: Final = 64
+"""Workers of a shard at most, so numbers are below it (UPLINK_WORKERS)."""
 
 TELEMETRY: Final = tuple(
     each
@@ -28,13 +30,14 @@ ORDERED: Final = tuple(each for each in topics.UP_FILTERS if each not in TELEMET
 Role = Literal["reads all", "shares telemetry", "stands by"]
 
 
-def shared(topic_filter: str, group: str = GROUP) -> str:
-    """The filter under which the members of a group get each message once between them."""
-    return f"$share/{group}/{topic_filter}"
+def shared(topic_filter: str) -> str:
+    """The filter under which the uplinks of a broker get each message once between them."""
+    return f"$share/{GROUP}/{topic_filter}"
 
 
 SHARED: Final = tuple(shared(each) for each in TELEMETRY)
-_ALL: Final = (*ORDERED, *TELEMETRY, *SHARED)
+EVERY: Final = (*ORDERED, *TELEMETRY, *SHARED)
+"""All that a session may be subscribed to in one arrangement or another."""
 
 
 class Subscriptions(NamedTuple):
@@ -56,6 +59,11 @@ class Topology(NamedTuple):
         """Whether the others take over from a worker that is stopped in order."""
         return self.worker > 0
 
+    @property
+    def no_longer(self) -> range:
+        """Numbers of workers that there may have been, and of which there are none any more."""
+        return range(self.workers, MOST_WORKERS)
+
     def client_id(self, shard: int) -> str:
         """The name of its session at the broker number `shard`."""
         return f"{GROUP}-{shard}" + (f"-{self.worker}" if self.worker else "")
@@ -70,4 +78,4 @@ class Topology(NamedTuple):
             role, wanted = "reads all", topics.UP_FILTERS
         else:
             role, wanted = "stands by", ()
-        return Subscriptions(role, wanted, tuple(each for each in _ALL if each not in wanted))
+        return Subscriptions(role, wanted, tuple(each for each in EVERY if each not in wanted))

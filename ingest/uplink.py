@@ -25,7 +25,7 @@ from confluent_kafka import Producer
 from ingest import outbox as kafka_outbox
 from ingest import redrive
 from ingest.accept import Accepted, accept, clears_status
-from ingest.acks import Acks, Asked, asked
+from ingest.acks import Acks, Asked, Claims, asked
 from ingest.connection import Receipt
 from ingest.door import EVERY_S, Door
 from ingest.mqtt import Client
@@ -33,6 +33,7 @@ from ingest.outbox import Outbox
 from ingest.packets import Publish
 from ingest.process import DRAIN_S, Readiness, await_ids, await_topics, first, run
 from ingest.rate import RateLimit
+from ingest.relay import Relay
 from ingest.settings import UplinkSettings
 from ingest.shard import Shard
 from twin.kit import logs, metrics
@@ -77,7 +78,7 @@ class Uplink:
         mode: Validation,
         clock: Clock,
         max_bytes: int = codec.MAX_MESSAGE_BYTES,
-        acks: Acks | None = None,
+        acks: Claims | None = None,
         rate: int = 0,
         sources: Mapping[int, Source] = MappingProxyType({}),
     ) -> None:
@@ -97,8 +98,11 @@ class Uplink:
         # For cars that send no sequence. Grows over restarts, too: nobody sends 1,000 a ms.
         self._counter = clock.now_ms() * 1000
 
-    def receive(self, shard: int, message: Publish, receipt: Receipt) -> None:
-        """Callback of a client, in order of receipt."""
+    def receive(
+        self, shard: int, message: Publish, receipt: Receipt, *, waited: bool = False
+    ) -> None:
+        """Callback of a client, in order of receipt. `waited`: at the broker, as the client of the shard
+        cannot know."""
         if clears_status(message):
             metrics.UPLINK_CLEARED.inc()
             receipt.ack()
@@ -118,7 +122,7 @@ class Uplink:
             mode=self._mode,
             max_bytes=self._max_bytes,
             limit=limit,
-            backlog=source is not None and source.behind(arrived),
+            backlog=waited or (source is not None and source.behind(arrived)),
             sharers=1 if source is None else source.sharers,
         )
         metrics.UPLINK_ACCOUNT.received(accepted.kind)
@@ -168,11 +172,9 @@ async def serve(
         return
     outbox = Outbox(producer)
     clock, door = SystemClock(), Door()
-    acks = Acks() if settings.uplink_workers == 1 else None
-    if acks is None:
-        log.info("no acks to cars: no worker sees all that a car sends")
-    else:
-        metrics.UPLINK_ACK_SESSIONS.set_function(partial(len, acks))
+    # Worker 0 tells cars, the others tell it.
+    acks, relay = Acks(), Relay(settings.uplink_worker)
+    metrics.UPLINK_ACK_SESSIONS.set_function(partial(len, acks))
     metrics.UPLINK_OUTBOX.set_function(partial(len, outbox))
     clients: dict[int, Client] = {}
     uplink = Uplink(
@@ -180,12 +182,20 @@ async def serve(
         settings.validation,
         clock,
         settings.message_max_bytes,
-        acks,
+        acks if settings.uplink_worker == 0 else relay,
         rate=settings.uplink_vehicle_rate,
         sources=clients,
     )
     shards = tuple(
-        Shard(settings, number, broker, partial(uplink.receive, number))
+        Shard(
+            settings,
+            number,
+            broker,
+            partial(uplink.receive, number),
+            on_left=partial(uplink.receive, number, waited=True),
+            told=relay,
+            acks=acks,
+        )
         for number, broker in settings.shards.items()
     )
     clients |= {number: shard.client for number, shard in zip(settings.shards, shards, strict=True)}
@@ -200,7 +210,7 @@ async def serve(
             asyncio.ensure_future(_watch(uplink, door)),
             asyncio.ensure_future(redrive.serve(settings, producer, clock)),
             asyncio.ensure_future(_tell(acks, clients, settings.uplink_ack_s)),
-            *(asyncio.shield(shard.client.ended) for shard in shards),
+            *(asyncio.shield(task) for shard in shards for task in shard.tasks),
         )
         try:
             async with asyncio.timeout(DRAIN_S):
@@ -212,15 +222,15 @@ async def serve(
         await _tell_once(acks, clients)
 
 
-async def _tell(acks: Acks | None, clients: Mapping[int, Client], every_s: float) -> None:
+async def _tell(acks: Acks, clients: Mapping[int, Client], every_s: float) -> None:
     """Tell cars what Kafka has of them, again and again."""
     while True:
         await asyncio.sleep(every_s)
         await _tell_once(acks, clients)
 
 
-async def _tell_once(acks: Acks | None, clients: Mapping[int, Client]) -> None:
-    for number, ack in enumerate(acks.due() if acks is not None else (), 1):
+async def _tell_once(acks: Acks, clients: Mapping[int, Client]) -> None:
+    for number, ack in enumerate(acks.due(), 1):
         # One that is not taken is told again when the car shows that it does not know.
         if clients[ack.shard].publish_once(ack.topic, ack.payload):
             metrics.UPLINK_ACKS.inc()

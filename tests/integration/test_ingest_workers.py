@@ -10,10 +10,14 @@ import paho.mqtt.client as paho
 import pytest
 from confluent_kafka import Consumer, KafkaException, TopicPartition
 
-from ingest import probe
+from ingest import leaving, probe
 from ingest.access import Access
 from ingest.connector import Connector
+from ingest.errors import ConnectionLost
+from ingest.mqtt import Client
+from ingest.orphans import QUIET, Orphans
 from ingest.settings import parse_brokers
+from ingest.topology import SHARED, Topology
 from tests.mosquittos import PLENTY, own_mosquitto
 from tests.processes import Process, until
 from twin.local.data import Endpoints
@@ -226,6 +230,206 @@ def test_a_broker_without_shared_subscriptions_is_read_by_one(amqtt, uplink, fle
     assert "no shared subscriptions" in log_of(second)
     assert (first.stop(), second.stop()) == (0, 0)
     assert not session_is_there(amqtt, "cartwin-uplink-0-1")
+
+
+def test_fewer_workers_take_over_from_a_killed_one_and_throw_out_nobody_who_runs(
+    own_mosquitto, uplink, fleet
+):
+    """3 -> one killed -> worker 0 is told that it is the only one: all there, the killed one's session
+    is gone, and the one that runs still has its own until it is stopped."""
+    url = own_mosquitto.start(*PLENTY).url
+    cars = fleet(url)
+    first, second, third = (uplink(url, number, 3) for number in range(3))
+    for each in (first, second, third):
+        each.ready()
+    cars.arrived(cars.drive(3))
+    third.kill()
+    held = cars.drive(6)
+    first.kill()
+    meanwhile = cars.drive(3)
+    alone = uplink(url).ready()
+    cars.arrived([*held, *meanwhile, *cars.drive(3)])
+    until(lambda: "taken and ended" in log_of(alone), lambda: log_of(alone), DEADLINE_S)
+    assert not session_is_there(url, "cartwin-uplink-0-2")
+    cars.arrived(cars.drive(3))
+    assert (second.starts, second.check()) == (1, True)
+    assert "mqtt connection ended" not in log_of(second)
+    assert second.stop() == 0
+    assert set(cars.arrived(cars.drive(3))) == {1}
+    until(lambda: balances(alone), lambda: f"the account does not balance: {alone.metrics()}")
+
+
+ORPHAN = "cartwin-uplink-0-1"
+NONE = "cartwin-uplink-0-2"
+
+
+class Adopting:
+    """Worker 0's look at number 1, in a loop of its own; receipts are given when the test says so."""
+
+    def __init__(self, url, level):
+        self.taken = []
+        self.orphans = Orphans(0, Topology(), connector(url), self._take, 20)
+        self._level = level
+        for _ in range(QUIET):
+            self.orphans.roll.heard(0)
+
+    def _take(self, message, receipt):
+        self.taken.append((message.payload, receipt))
+
+    async def look(self, count):
+        """Look at number 1 and, when it has so many messages, give their receipts; at number 2."""
+        looking = asyncio.ensure_future(self.orphans.look(self._level))
+        await self.until(lambda: len(self.taken) == count)
+        assert not looking.done(), "a session is ended over what Kafka does not have"
+        self.give()
+        await looking
+        await self.orphans.look(self._level)
+
+    def give(self):
+        for _, receipt in self.taken:
+            receipt.ack()
+
+    def is_thrown_out(self):
+        """Of the connection that the messages came by."""
+        return self.taken[0][1]._receipt._connection.closed.done()
+
+    async def until(self, condition):
+        async with asyncio.timeout(DEADLINE_S):
+            while True:
+                if condition():
+                    return
+                await asyncio.sleep(0.01)
+
+
+def orphan(url, count):
+    """A worker's session that was left with messages; what else it may have: a mark of its own."""
+    left = client(url, ORPHAN, clean=False)
+    granted = []
+    left.on_subscribe = lambda *said: granted.append(said)
+    left.subscribe([(each, 1) for each in (*SHARED, probe.mark_topic(ORPHAN))])
+    until(lambda: granted, "no SUBACK", DEADLINE_S)
+    left.disconnect()
+    left.loop_stop()
+    say(url, b"a mark", topic=probe.mark_topic(ORPHAN))
+    say(url, *(b"%d" % number for number in range(1, count + 1)))
+
+
+def say(url, *payloads, topic="vehicles/car-1/telemetry"):
+    speaking = client(url, "speaking")
+    for payload in payloads:
+        speaking.publish(topic, payload, 1).wait_for_publish(DEADLINE_S)
+    speaking.disconnect()
+    speaking.loop_stop()
+
+
+@pytest.mark.parametrize("level", [4, 5])
+def test_a_session_of_nobody_is_emptied_and_ended(own_mosquitto, level):
+    """In order, its marks are no messages, it ends only when all are safe; asking for one that there
+    is not leaves none."""
+    url = own_mosquitto.start(*PLENTY).url
+    orphan(url, 15)
+    adopting = Adopting(url, level)
+    asyncio.run(adopting.look(15))
+    assert [payload for payload, _ in adopting.taken] == [b"%d" % n for n in range(1, 16)]
+    assert not session_is_there(url, ORPHAN)
+    assert not session_is_there(url, NONE)
+
+
+@pytest.mark.parametrize("level", [4, 5])
+def test_a_worker_that_comes_back_keeps_its_session(own_mosquitto, level):
+    """It throws worker 0 out in the middle of taking: its session is not ended, nor asked for again."""
+    url = own_mosquitto.start(*PLENTY).url
+    orphan(url, 5)
+    adopting = Adopting(url, level)
+
+    async def play():
+        looking = asyncio.ensure_future(adopting.orphans.look(level))
+        await adopting.until(lambda: len(adopting.taken) == 5)
+        back = await asyncio.to_thread(client, url, ORPHAN, clean=False)
+        await adopting.until(adopting.is_thrown_out)
+        adopting.give()
+        await looking
+        return back
+
+    back = asyncio.run(play())
+    assert back.present
+    assert adopting.orphans.roll.due() == 2
+    back.disconnect()
+    back.loop_stop()
+    assert session_is_there(url, ORPHAN)
+
+
+def test_a_worker_whose_session_was_emptied_meanwhile_shares_again(own_mosquitto, monkeypatch):
+    """It was away for so long that it seemed gone, and knows its subscriptions, not that they ended."""
+    url = own_mosquitto.start(*PLENTY).url
+    (broker,) = parse_brokers(url)
+    adopting, heard = Adopting(url, 5), []
+    emptied, take_the_rest = asyncio.Event(), leaving.take_the_rest
+
+    async def rest(*told):
+        await take_the_rest(*told)
+        emptied.set()
+
+    monkeypatch.setattr(leaving, "take_the_rest", rest)
+
+    def take(message, receipt):
+        receipt.ack()
+        heard.append(message.payload)
+
+    async def play():
+        async with Client(broker, ORPHAN, topology=Topology(1, 2), on_message=take) as away:
+            await away.connected()
+            back, opens = asyncio.Event(), away.connector.open
+
+            async def later(*told):
+                await back.wait()
+                return await opens(*told)
+
+            away.connector.open = later
+            await asyncio.to_thread(say, url, b"before")
+            await adopting.until(lambda: heard)
+            away._connection.close(ConnectionLost("cut"))
+            await adopting.until(lambda: away.fault)
+            await asyncio.to_thread(say, url, b"left")
+            looking = asyncio.ensure_future(adopting.orphans.look(5))
+            await adopting.until(lambda: adopting.taken)
+            await emptied.wait()
+            back.set()
+            await away.connected()
+            adopting.give()
+            await looking
+            await asyncio.to_thread(say, url, b"after")
+            await adopting.until(lambda: b"after" in heard)
+
+    asyncio.run(play())
+
+
+def test_a_car_is_told_what_all_workers_together_saw(own_mosquitto, uplink, tmp_path):
+    """Its messages are dealt out to two workers, and it hears of all of them in the end."""
+    url, vehicle_id = own_mosquitto.start(*PLENTY).url, f"ack-{time.time_ns()}"
+    workers = [uplink(url, number, 2, UPLINK_ACK_S="0.1") for number in range(2)]
+    for each in workers:
+        each.ready()
+    heard, subscribed = [], []
+    car = client(url, vehicle_id)
+    car.on_message = lambda _client, _data, message: heard.append(json.loads(message.payload))
+    car.on_subscribe = lambda *said: subscribed.append(said)
+    car.subscribe(f"vehicles/{vehicle_id}/ack", 1)
+    until(lambda: subscribed, "no SUBACK", DEADLINE_S)
+    before = [received(each) for each in workers]
+    for number in range(1, 41):
+        body = {"session": 7, "sequence": number, "held_from": 1, "speed": 1}
+        car.publish(f"vehicles/{vehicle_id}/telemetry", json.dumps(body), 1)
+    until(lambda: {"session": 7, "upto": 40} in heard, lambda: heard, DEADLINE_S)
+    assert sorted(ack["upto"] for ack in heard) == [ack["upto"] for ack in heard]
+    taken = [received(each) - was for each, was in zip(workers, before, strict=True)]
+    assert sum(taken) == 40, "what workers tell each other is no message of a car"
+    assert min(taken) > 0
+    for each in workers:
+        until(lambda each=each: balances(each), lambda each=each: each.metrics())
+    assert [each.metrics()["cartwin_uplink_rejected_total"] for each in workers] == [0, 0]
+    car.disconnect()
+    car.loop_stop()
 
 
 def connector(url):

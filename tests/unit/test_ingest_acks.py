@@ -3,7 +3,7 @@
 import orjson
 import pytest
 
-from ingest.acks import RUNS, Acks, Asked, asked
+from ingest.acks import RUNS, Acks, Asked, Claim, asked
 from ingest.packets import Publish
 from ingest.uplink import Uplink
 from tests.fake_clock import FakeClock
@@ -82,6 +82,21 @@ def test_the_car_that_was_silent_longest_is_forgotten():
     assert told(acks) == []
 
 
+def test_what_several_workers_saw_is_one_session():
+    """Claims close each other's gaps whatever their order, also over runs that they touch or cover."""
+    acks = Acks()
+    acks.take(Claim(b"a", 7, 1, ((2, 2), (4, 5), (9, 9))), 0)
+    assert told(acks) == []
+    acks.take(Claim(b"a", 7, 1, ((6, 8), (12, 15))), 0)
+    acks.take(Claim(b"a", 7, 1, ((10, 14), (17, 17))), 0)
+    acks.safe(b"a", Asked(7, 1, 1), 0)
+    assert told(acks) == [(0, "a", 7, 2)]
+    acks.take(Claim(b"a", 7, 1, ((3, 3),)), 0)
+    assert told(acks) == [(0, "a", 7, 15)]
+    acks.take(Claim(b"a", 7, 17, ()), 0)
+    assert told(acks) == [(0, "a", 7, 17)]
+
+
 def test_numbers_behind_gaps_are_bounded_in_runs():
     """The farthest run is forgotten; what is contiguous costs one however long it is."""
     acks = Acks()
@@ -141,7 +156,7 @@ def test_an_ack_waits_for_kafka(payload, topic):
     ],
 )
 def test_who_is_not_told(topic, payload, acks):
-    """Cars that do not ask, other topics, topics of nobody, and any car where telemetry is shared."""
+    """Cars that do not ask, other topics, topics of nobody, and any car where nobody tells cars."""
     outbox = HeldOutbox()
     uplink = Uplink(outbox, "enforce", FakeClock(), acks=acks)
     uplink.receive(0, Publish(topic, payload), Receipt())

@@ -5,7 +5,9 @@ import asyncio
 import pytest
 
 from ingest import probe, shard
+from ingest.acks import Acks, Asked
 from ingest.errors import ConnectionLost, KafkaRefused
+from ingest.relay import Relay, Told, read
 from ingest.settings import Broker, UplinkSettings
 from ingest.shard import Shard
 
@@ -38,6 +40,9 @@ class FakeClient:
     async def connected(self):
         pass
 
+    def publish_once(self, topic, payload):
+        self.did.append((topic, read(payload)))
+
     def hold(self):
         self.did.append("hold")
 
@@ -66,7 +71,15 @@ class FakeOutbox:
 def made(monkeypatch, *, worker=0, workers=1, **client):
     monkeypatch.setenv("UPLINK_WORKERS", str(workers))
     monkeypatch.setenv("UPLINK_WORKER", str(worker))
-    found = Shard(UplinkSettings(), 0, BROKER, lambda *_: None)
+    found = Shard(
+        UplinkSettings(),
+        0,
+        BROKER,
+        lambda *_: None,
+        on_left=lambda *_: None,
+        told=Relay(worker),
+        acks=Acks(),
+    )
     found.client = FakeClient([], **client)
     return found
 
@@ -137,18 +150,60 @@ def test_only_worker_0_tries_and_only_if_asked(monkeypatch, worker, probes):
     assert tries == []
 
 
+TOPIC = "cartwin/probe/cartwin-uplink-0-workers"
+
+
 def stopped(found, kafka=None):
+    """What it did at its end, beside telling that it runs."""
+
     async def play():
-        await found.stop(FakeOutbox(found.client.did, kafka))
+        async with found:
+            await until(lambda: found.client.did)
+            found.client.did.clear()
+            await found.stop(FakeOutbox(found.client.did, kafka))
 
     asyncio.run(play())
     return found.client.did
 
 
+def test_a_worker_tells_that_it_runs_and_what_kafka_has_of_cars(monkeypatch):
+    """As soon as it is connected and then twice a second, whether there is something to claim or not."""
+    monkeypatch.setattr("ingest.relay.EVERY_S", 0.001)
+    relay = Relay(2)
+    found = made(monkeypatch, worker=2, workers=3)
+    found._told = relay
+
+    async def play():
+        async with found:
+            await until(lambda: len(found.client.did) > 1)
+            assert {(topic, told.worker) for topic, told in found.client.did} == {(TOPIC, 2)}
+            assert not any(told.claims for _, told in found.client.did)
+            relay.safe(b"car-1", Asked(7, 3, 3), 0)
+            await until(lambda: found.client.did[-1][1].claims or found.client.did[-2][1].claims)
+
+    asyncio.run(play())
+
+
+def test_what_a_worker_tells_reaches_the_cars_of_its_shard(monkeypatch):
+    """Worker 0 tells cars what others saw; what is no worker's word is warned of and nothing else."""
+    found = made(monkeypatch, workers=2)
+    relay = Relay(1)
+    for number in (1, 2, 4):
+        relay.safe(b"car-1", Asked(7, number, 1), 0)
+    for message in (b"nonsense", b'{"worker":1}', *relay.messages(0)):
+        found._heard(message)
+    assert [(ack.topic, ack.payload) for ack in found._acks.due()] == [
+        ("vehicles/car-1/ack", b'{"session":7,"upto":2}')
+    ]
+
+
 def test_worker_0_keeps_its_session_and_the_others_end_theirs(monkeypatch):
     """Only after Kafka has all that a session held is it ended."""
     assert stopped(made(monkeypatch, workers=2)) == ["hold", "drained"]
-    assert stopped(made(monkeypatch, worker=1, workers=2)) == ["leave", "drained", "end session"]
+    last = (TOPIC, Told(1, []))
+    assert stopped(made(monkeypatch, worker=1, workers=2)) == [
+        *("leave", "drained", last, "end session")
+    ]
 
 
 def test_a_worker_that_cannot_leave_keeps_its_session(monkeypatch):

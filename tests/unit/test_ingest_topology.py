@@ -7,7 +7,8 @@ import pytest
 from ingest import drops, terms
 from ingest.drops import Drops
 from ingest.packets import Connack
-from ingest.topology import ORDERED, SHARED, TELEMETRY, Topology
+from ingest.settings import UplinkSettings
+from ingest.topology import MOST_WORKERS, ORDERED, SHARED, TELEMETRY, Topology
 from twin.kit import metrics
 from twin.wire.topics import UP_FILTERS
 
@@ -70,6 +71,17 @@ def test_names_of_sessions_are_their_own():
     assert Topology().client_id(3) == Topology(0, 2).client_id(3) == "cartwin-uplink-3"
     assert Topology(1, 2).client_id(3) == "cartwin-uplink-3-1"
     assert [Topology(worker, 3).leaves_for_good for worker in range(3)] == [False, True, True]
+
+
+def test_numbers_that_are_no_more_are_all_that_settings_let_workers_have(monkeypatch):
+    """From UPLINK_WORKERS on, up to what it may be at most."""
+    assert Topology(0, 2).no_longer == range(2, MOST_WORKERS)
+    monkeypatch.setenv("UPLINK_WORKERS", str(MOST_WORKERS))
+    monkeypatch.setenv("UPLINK_WORKER", str(MOST_WORKERS - 1))
+    assert not UplinkSettings().topology.no_longer
+    monkeypatch.setenv("UPLINK_WORKERS", str(MOST_WORKERS + 1))
+    with pytest.raises(ValueError, match=r"(?i)uplink_workers"):
+        UplinkSettings()
 
 
 GOOD = {"session_present": False, "code": 0}
