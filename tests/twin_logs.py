@@ -65,7 +65,8 @@ STEPS = st.one_of(
         st.sampled_from(["received", "accepted", "rejected", "running", "succeeded", "failed"]),
     ),
     st.tuples(st.just("delivery"), FEW, st.sampled_from(["sent", "refused"]), SESSIONS),
-    st.tuples(st.just("told"), FEW),
+    st.tuples(st.just("told"), FEW, st.sampled_from(["sent", "refused"]), SESSIONS),
+    st.tuples(st.just("cancelled"), FEW, st.sampled_from(["sent", "refused"]), SESSIONS),
     st.tuples(st.just("score"), st.sampled_from(["normal", "alarm", "warning"]), FEW),
     st.tuples(
         st.just("due"), st.sampled_from(["command", "presence", "desired", "decision"]), FEW, FEW
@@ -113,7 +114,9 @@ def do(world: World, step: tuple) -> Effects | None:
     if verb in ("cancel", "outcome", "delivery"):
         return getattr(world, verb)(ident(world, args[0]), *args[1:])
     if verb == "told":
-        return world.delivery(str(args[0]), kind="desired")
+        return world.delivery(str(args[0]), *args[1:], kind="desired", reason=f"s{args[2]}")
+    if verb == "cancelled":
+        return world.delivery(ident(world, args[0]), *args[1:], kind="cancel")
     if verb == "score":
         return world.score(args[0], args[1], event_time=world.now)
     if verb == "due":

@@ -23,6 +23,10 @@ LIVES = {
 """States of each command of a kind of car, in order."""
 STRANGE = ("stray", "alien")
 """Cars whose outcomes are of commands that nobody knows."""
+FORGOTTEN = (
+    ", or not any more: one that has ended is kept for 24 h, for 7 days while the car owes its end"
+)
+"""Where there is a twin, it may have been one that is over."""
 
 
 class Accounts(Log):
@@ -191,9 +195,12 @@ def _rejections(car: Car) -> Iterator[str]:
     who = car.vehicle_id if car.kind == "stray" else f"vehicle {car.vehicle_id!r}"
     expected = {}
     for record in car.inputs[topics.OUTCOMES] if car.kind in STRANGE else ():
+        detail = f"{who} has no command {record.fields['command_id']}"
+        if car.kind == "stray":
+            detail += FORGOTTEN
         headers = {
             "reason": b"unknown_command",
-            "detail": f"{who} has no command {record.fields['command_id']}".encode(),
+            "detail": detail.encode(),
             "source": record.source.encode(),
             "attempts": b"1",
             "ingested-at": str(record.arrived).encode(),

@@ -1,11 +1,12 @@
 """Desired against config: what is wanted of a car, what it confirmed, and what is left (`delta`).
 
     request desired -> properties, version + 1 -> delta -> to the car when online
-    delivery sent   -> pending properties are sent
+    delivery        -> sent: pending properties are sent | refused: their status says why
     reported        -> config -> delta again -> acked | diverged
 
 The delta is always computed, never kept by hand. Each property of it is said to the car once per
-session and version, whatever makes it differ. `expired` (unconfirmed for too long) is a notice like
+session and version, whatever makes it differ; what the broker refuses waits for the next one, or every
+refusal would be followed by the next. `expired` (unconfirmed for too long) is a notice like
 a command's overdue: the property is still wanted and said again, and a late confirmation wins.
 
 A car confirms only what it knows. A property that it does not know stays `sent` (`pending` while the
@@ -33,6 +34,9 @@ from twin.wire.records import (
     Request,
     Twin,
 )
+
+REASON_LENGTH: Final = 64
+"""Of a refusal in the status of each property; the downlink's are words of some 20 characters."""
 
 _OPEN: Final[tuple[PropertyState, ...]] = ("pending", "sent")
 _REASONS: Final[dict[str, Reason]] = {"too_deep": "too_deep", "document_too_large": "too_large"}
@@ -121,17 +125,34 @@ def on_reported(step: Step, record: Reported) -> None:
 
 
 def on_delivery(step: Step, record: Delivery) -> None:
-    """The broker took the delta of a version: what was pending up to it is sent."""
-    desired = step.twin["desired"]
-    states: dict[str, PropertyState] = {}
-    if record["state"] == "sent" and record["ref"].isdecimal():
-        version = int(record["ref"])
-        states = {
-            name: "sent"
-            for name, status in desired["status"].items()
-            if status["state"] == "pending" and status["version"] <= version
-        }
-    _set_states(step, states)
+    """The broker took the delta of a version: what was pending up to it is sent. Or it says why not.
+
+    A refusal changes no state: `sent` in one session may be refused in the next.
+    """
+    if not record["ref"].isdecimal():
+        step.effects.outdated = True
+        return
+    version = int(record["ref"])
+    asked = {
+        name: status
+        for name, status in step.twin["desired"]["status"].items()
+        if status["state"] != "acked" and status["version"] <= version
+    }
+    after: dict[str, PropertyStatus] = {}
+    if record["state"] == "refused":
+        reason = (record.get("reason") or "refused by the broker")[:REASON_LENGTH]
+        for name, status in asked.items():
+            if status.get("reason") != reason:
+                after[name] = {**status, "reason": reason}
+        _tell_statuses(step, after, session=record["session"], reason=reason)
+        return
+    for name, status in asked.items():
+        if status["state"] == "pending":
+            after[name] = _status(step, status, "sent")
+        elif "reason" in status:
+            after[name] = status.copy()
+            del after[name]["reason"]
+    _tell_statuses(step, after)
 
 
 def on_deadline(step: Step, ref: str, due: int) -> None:
@@ -258,25 +279,37 @@ def _confirm(step: Step, record: Reported) -> None:
 
 
 def _set_states(step: Step, states: Mapping[str, PropertyState]) -> None:
-    desired = step.twin["desired"]
-    statuses = dict(desired["status"])
-    told: dict[str, PropertyState] = {}
-    for name, state in states.items():
-        before = statuses[name]
-        if before["state"] == state:
-            continue
-        status = PropertyStatus(state=state, since=step.at, version=before["version"])
-        if state == "pending":
-            status["until"] = step.at + step.context.desired_ttl_ms
-        elif state == "sent" and "until" in before:
-            status["until"] = before["until"]
-        statuses[name] = status
-        told[name] = state
-    if not told:
+    statuses = step.twin["desired"]["status"]
+    _tell_statuses(
+        step,
+        {
+            name: _status(step, statuses[name], state)
+            for name, state in states.items()
+            if statuses[name]["state"] != state
+        },
+    )
+
+
+def _status(step: Step, before: PropertyStatus, state: PropertyState) -> PropertyStatus:
+    status = PropertyStatus(state=state, since=step.at, version=before["version"])
+    if state == "pending":
+        status["until"] = step.at + step.context.desired_ttl_ms
+    elif state == "sent" and "until" in before:
+        status["until"] = before["until"]
+    elif state == "expired" and "reason" in before:
+        status["reason"] = before["reason"]
+    return status
+
+
+def _tell_statuses(step: Step, changed: Mapping[str, PropertyStatus], **more: Any) -> None:
+    if not changed:
         step.effects.outdated = not step.effects.changed
         return
+    desired = step.twin["desired"]
+    statuses = {**desired["status"], **changed}
     step.twin["desired"] = {**desired, "status": statuses}
     step.twin["causes"] = causes.named(
-        step.twin.get("causes", {}), ("desired", "status"), told, statuses, step.place
+        step.twin.get("causes", {}), ("desired", "status"), changed, statuses, step.place
     )
-    step.change("desired", {"version": desired["version"], "status": told})
+    told = {name: status["state"] for name, status in changed.items()}
+    step.change("desired", {"version": desired["version"], "status": told, **more})

@@ -18,6 +18,7 @@ from twin.wire.records import (
     DownlinkKind,
     HealthState,
     OutcomeState,
+    Refused,
     RequestKind,
 )
 
@@ -193,6 +194,14 @@ _TIMES: Final = Field(
     lambda v: v if isinstance(v, list) and all(type(n) is int for n in v) else None,
     "a list of integers",
 )
+
+
+def _refused_of(value: Any) -> dict[str, Any] | None:
+    if not isinstance(value, dict) or not value.keys() >= Refused.__required_keys__:
+        return None
+    return value if type(value["session"]) is int else None
+
+
 ENTRY: Final[Mapping[str, Field]] = {
     "id": _ID,
     "vehicle_id": _ID,
@@ -210,6 +219,7 @@ ENTRY: Final[Mapping[str, Field]] = {
     ),
     "attempts": _TIMES,
     "refusals": _optional(_TIMES),
+    "refused": Field(_refused_of, "an object {kind, session, at, reason}", required=False),
     "late": Field(
         lambda v: v if _said(OutcomeState)(v) else None, "an object {state, at}", required=False
     ),

@@ -11,7 +11,7 @@ from typing import Any, Final, cast
 
 from twin.dispatch import advance, has_to_wait, publish, withdraw
 from twin.effects import Refusal
-from twin.lifecycle import FINAL, Event, due_event, next_due, next_state
+from twin.lifecycle import FINAL, WITHOUT_CAR, Event, due_event, next_due, next_state
 from twin.orders import is_ours, read_order
 from twin.step import Order, Step
 from twin.wire.errors import Invalid
@@ -21,6 +21,7 @@ from twin.wire.records import (
     Delivery,
     Late,
     Outcome,
+    Refused,
     Request,
     Transition,
     TwinCommands,
@@ -85,7 +86,8 @@ def on_cancel(step: Step, request: Request) -> tuple[int, dict[str, Any]]:
         raise Refusal(
             409,
             "illegal_transition",
-            f"command {command['id']} is {state}; a cancel is accepted before the car runs it",
+            f"command {command['id']} is {_standing(command)}; a cancel is accepted before the car"
+            " runs it",
             {"state": state},
         )
     if command["attempts"]:
@@ -93,6 +95,11 @@ def on_cancel(step: Step, request: Request) -> tuple[int, dict[str, Any]]:
         withdraw(step, command["id"])
     command = _move(step, command, "cancel", reason=f"by {request['by']}"[:REASON_LENGTH])
     return 200, answer_of(command)
+
+
+def _standing(command: Command) -> str:
+    state = command["state"]
+    return f"{state}, and the car was running it" if state == "overdue" else state
 
 
 def answer_of(command: Command) -> dict[str, Any]:
@@ -137,8 +144,11 @@ def on_outcome(step: Step, record: Outcome) -> None:
     """The car's word on a command."""
     command = step.command(record["command_id"])
     if command is None:
+        # Which of the two it is cannot be told: there is nothing left of a forgotten one.
         step.effects.rejected = Invalid(
-            f"{step.vehicle_id} has no command {record['command_id']}", reason="unknown_command"
+            f"{step.vehicle_id} has no command {record['command_id']}, or not any more: one that has"
+            " ended is kept for 24 h, for 7 days while the car owes its end",
+            reason="unknown_command",
         )
         return
     reason = record.get("reason", "")[:REASON_LENGTH]
@@ -147,24 +157,23 @@ def on_outcome(step: Step, record: Outcome) -> None:
         _move(step, command, record["state"], reason=reason, progress=progress)
     elif command["state"] == "running" and record["state"] == "running":
         _go_on(step, command, progress)
-    elif command["state"] in ("expired", "cancelled", "undeliverable"):
+    elif command["state"] in WITHOUT_CAR:
         _note_late(step, command, record, reason)
     else:
         step.effects.outdated = True
 
 
 def on_delivery(step: Step, record: Delivery) -> None:
-    """What became of a command at the broker. A cancel's delivery changes nothing."""
+    """What became of a command, or of its cancel, at the broker. A cancel taken changes nothing."""
     command = step.command(record["ref"]) if is_ours(record["ref"], step.vehicle_id) else None
-    if command is None or record["kind"] != "command":
+    if command is None:
         step.effects.outdated = True
-    elif record["state"] == "sent":
-        if next_state(command, "sent") is None:
-            step.effects.outdated = True
-        else:
-            _move(step, command, "sent")
-    else:
+    elif record["state"] == "refused":
         _refused(step, command, record)
+    elif record["kind"] == "command" and next_state(command, "sent") is not None:
+        _move(step, command, "sent")
+    else:
+        step.effects.outdated = True
 
 
 def on_deadline(step: Step, ref: str, due: int) -> None:
@@ -240,8 +249,14 @@ def _settle(step: Step, command: Command) -> None:
 
 
 def _tell(
-    step: Step, command: Command, *, before: CommandState | None = None, reason: str = ""
+    step: Step,
+    command: Command,
+    *,
+    before: CommandState | None = None,
+    reason: str = "",
+    **more: Any,
 ) -> None:
+    """Without `before` it is a new command, or its progress."""
     what: dict[str, Any] = {
         "id": command["id"],
         "name": command["name"],
@@ -254,7 +269,7 @@ def _tell(
         what["reason"] = reason
     if "progress" in command:
         what["progress"] = command["progress"]
-    step.change("command", what)
+    step.change("command", {**what, **more})
 
 
 def _go_on(step: Step, command: Command, progress: float | None) -> None:
@@ -291,15 +306,25 @@ def _note_late(step: Step, command: Command, record: Outcome, reason: str) -> No
 
 
 def _refused(step: Step, command: Command, record: Delivery) -> None:
-    """The broker did not take it: it waits for the next session, but not for ever."""
-    refusals = command.get("refusals", [])
-    if command["state"] != "queued" or record["session"] in refusals:
+    """The broker did not take it, which is told once per session; it waits for the next one.
+
+    Not for ever: what the broker has never taken is given up after some sessions. A cancel is said again
+    in the next session, too.
+    """
+    state, kind, session = command["state"], record["kind"], record["session"]
+    waits = state == "cancelled" if kind == "cancel" else state not in FINAL
+    known, refusals = command.get("refused"), command.get("refusals", [])
+    again = known is not None and known["kind"] == kind and known["session"] >= session
+    if not waits or again or (state == "queued" and session in refusals):
         step.effects.outdated = True
         return
-    refusals = [*refusals, record["session"]]
-    after: Command = {**command, "refusals": refusals}
-    if len(refusals) >= REFUSED_SESSIONS:
-        reason = record.get("reason", "refused by the broker")[:REASON_LENGTH]
+    reason = (record.get("reason") or "refused by the broker")[:REASON_LENGTH]
+    refused = Refused(kind=kind, session=session, at=step.at, reason=reason)
+    after: Command = {**command, "refused": refused}
+    if state == "queued":
+        after["refusals"] = [*refusals, session]
+    if len(after.get("refusals", [])) >= REFUSED_SESSIONS and state == "queued":
         _move(step, after, "given_up", reason=reason)
     else:
         step.put(after)
+        _tell(step, after, before=state, refused=refused)

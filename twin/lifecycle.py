@@ -5,7 +5,8 @@ one, a delivery record that comes after the car's own word. So a command never g
 final state never changes. `overdue` is a doubt, not an end: whatever the car says next counts, if it
 is not less than what it had said before (`last_said`). A running command does not expire (the car is
 at it); it goes overdue when it falls silent, and an overdue one ends at its expiry, or one more
-`overdue_after` later when that is already past.
+`overdue_after` later when that is already past. What the car has begun cannot be cancelled, also when it
+has fallen silent over it: the lane's next command must not run beside it (`UNLESS_RUNNING`).
 """
 
 from typing import Final, Literal, get_args
@@ -21,6 +22,11 @@ Event = Literal[
 FINAL: Final[frozenset[CommandState]] = frozenset(
     {"succeeded", "failed", "rejected", "expired", "cancelled", "undeliverable"}
 )
+
+CARS_WORD: Final[frozenset[CommandState]] = frozenset({"succeeded", "failed", "rejected"})
+"""Ends that the car has said."""
+WITHOUT_CAR: Final = FINAL - CARS_WORD
+"""Ends without its word; what it says afterwards is a late outcome."""
 
 _CARS_END: Final[dict[Event, CommandState]] = {
     "succeeded": "succeeded",
@@ -67,6 +73,9 @@ TRANSITIONS: Final[dict[CommandState, dict[Event, CommandState]]] = {
     **{state: {} for state in sorted(FINAL)},
 }
 
+UNLESS_RUNNING: Final[frozenset[tuple[CommandState, Event]]] = frozenset({("overdue", "cancel")})
+"""Transitions that are not made when the car had said that it is at it."""
+
 MEANING: Final[dict[CommandState, str]] = {
     "queued": "stored; the car is not online, its lane is not free, or the broker has not taken it",
     "sent": "the broker took it",
@@ -95,13 +104,12 @@ def next_state(command: Command, event: Event) -> CommandState | None:
     """The state that `event` leads to; None when it changes nothing."""
     state = command["state"]
     after = TRANSITIONS[state].get(event)
-    if (
-        state == "overdue"
-        and after is not None
-        and after not in FINAL
-        and _RANK[after] < _RANK[last_said(command)]
-    ):
-        return None
+    if state == "overdue" and after is not None:
+        said = last_said(command)
+        if after not in FINAL and _RANK[after] < _RANK[said]:
+            return None
+        if said == "running" and (state, event) in UNLESS_RUNNING:
+            return None
     return after
 
 
@@ -140,6 +148,9 @@ def render() -> str:
     """The table as Markdown: states, what they mean, and which event leads where."""
     rows = ["| state | meaning | event -> next state |", "|---|---|---|"]
     for state in get_args(CommandState):
-        leads = ", ".join(f"{event} -> {after}" for event, after in TRANSITIONS[state].items())
+        leads = ", ".join(
+            f"{event} -> {after}{' (not after running)' * ((state, event) in UNLESS_RUNNING)}"
+            for event, after in TRANSITIONS[state].items()
+        )
         rows.append(f"| `{state}` | {MEANING[state]} | {leads or 'final'} |")
     return "\n".join(rows) + "\n"

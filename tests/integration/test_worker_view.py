@@ -210,6 +210,43 @@ def test_commands_are_listed_removed_and_final_ones_expire(url, store):
     assert store.ttl(keys.command(third["id"])) == -1
 
 
+def test_no_command_is_listed_too_long_and_none_too_short(url, store):
+    """Of a long list those go whose entry has ended by itself; an open one stays, however old it is."""
+    open_ = command("a", "0", 1)
+    ended = [command("a", f"{n}", 1 + n, state="failed") for n in range(1, packing.LONG + 60)]
+    last = command("a", "999", 9000)
+
+    async def run():
+        async with Owner(url) as owner:
+            await owner.claim()
+            await owner.write(twin("a"), commands=[open_, *ended])
+            assert store.zcard(keys.commands("a")) == 1 + len(ended)
+            store.delete(*(keys.command(one["id"]) for one in ended[:30]))
+            await owner.write(commands=[last])
+
+    asyncio.run(run())
+    expected = [one["id"].encode() for one in [open_, *ended[30:], last]]
+    assert store.zrange(keys.commands("a"), 0, -1) == expected
+
+
+def test_all_commands_of_a_deleted_twin_go(url, store):
+    """However many, and also those that its owner had forgotten: they ended days before."""
+    orders = [command("a", f"{n}", n, state="failed") for n in range(packing.LONG + 1900)]
+    other = command("b", "1", 10_000)
+
+    async def run():
+        async with Owner(url) as owner:
+            await owner.claim()
+            await owner.write(twin("a"), twin("b"), commands=[*orders, other])
+            owner.commands.clear()
+            await owner.write(deleted=["a"])
+
+    asyncio.run(run())
+    assert store.keys("command:*") == [keys.command(other["id"]).encode()]
+    assert store.zrange(keys.RECENT_COMMANDS, 0, -1) == [other["id"].encode()]
+    assert not store.exists(keys.commands("a"))
+
+
 def test_whoever_gets_an_answer_finds_what_it_says(url, store, monkeypatch):
     """Answers come behind state and commands, also when each write is a transaction of its own."""
     order = command("a", "1")

@@ -64,7 +64,9 @@ def test_time_alone_frees_every_lane(log):
             break
         world.now += int(10 * 1.1**round_)
         for record in heap.due(
-            world.now, lambda _, of, ref: due_of(world.twin, world.ledger, of, ref, CONTEXT)
+            world.now,
+            world.now,
+            lambda _, of, ref: due_of(world.twin, world.ledger, of, ref, CONTEXT),
         ):
             heap.add(world.put(topics.REQUESTS, record).deadlines)
     assert world.twin["commands"]["open"] == []

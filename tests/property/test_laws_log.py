@@ -208,7 +208,9 @@ def test_time_alone_brings_everything_to_its_end(log, recovered):
             break
         world.now += int(10 * 1.1**round_)
         for record in heap.due(
-            world.now, lambda _, of, ref: due_of(world.twin, world.ledger, of, ref, CONTEXT)
+            world.now,
+            world.now,
+            lambda _, of, ref: due_of(world.twin, world.ledger, of, ref, CONTEXT),
         ):
             heap.add(world.put(topics.REQUESTS, record).deadlines)
     assert len(heap) == 0

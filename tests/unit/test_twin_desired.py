@@ -1,9 +1,12 @@
 """Desired, config, delta: versions, statuses per property, what is said to the car and when."""
 
+import orjson
 import pytest
 
 from tests.twin_builders import T0, World, kinds, reply
 from twin.apply import Context, Limits, deadlines_of
+from twin.document import dump
+from twin.wire.explain import explain
 
 DESIRED_TTL = Context().desired_ttl_ms
 
@@ -128,10 +131,85 @@ def test_an_online_car_is_told_at_once_and_the_broker_makes_it_sent():
     assert states(world) == {"a": "pending"}
     world.delivery("0", kind="desired")
     assert states(world) == {"a": "pending"}
-    assert world.delivery("1", kind="desired", state="refused").outdated
     world.delivery("1", kind="desired")
     assert states(world) == {"a": "sent"}
     assert world.delivery("1", kind="desired").outdated
+
+
+def refusal(world, ref, session, reason, name="a"):
+    """The broker refuses a delta; what the change tells and what the status says then."""
+    effects = world.delivery(
+        ref,
+        kind="desired",
+        state="refused",
+        session=session,
+        **({"reason": reason} if reason else {}),
+    )
+    return [c["what"] for c in effects.changes], world.twin["desired"]["status"][name]
+
+
+def test_a_refused_delta_says_why():
+    """Still pending, with the reason; told once; gone when the broker takes it in the next session."""
+    world = connected()
+    world.desire({"a": 1})
+    before = world.twin["desired"]["status"]["a"]
+    told, status = refusal(world, "1", 1, "packet_too_large")
+    assert told == [
+        {"version": 1, "status": {"a": "pending"}, "session": 1, "reason": "packet_too_large"}
+    ]
+    assert status == {**before, "reason": "packet_too_large"}
+    assert world.delivery(
+        "1", kind="desired", state="refused", session=1, reason="packet_too_large"
+    ).outdated
+    found = explain(orjson.loads(dump(world.twin)), "desired.status.a.reason")
+    assert (found["value"], found["record"]["topic"], found["record"]["offset"]) == (
+        "packet_too_large", "deliveries", 0
+    )  # fmt: skip
+    assert world.online(1).downlinks == []
+    assert [d["payload"]["delta"] for d in world.online(2).downlinks] == [{"a": 1}]
+    world.delivery("1", kind="desired", session=2)
+    assert world.twin["desired"]["status"]["a"] == {
+        "state": "sent", "since": world.now, "version": 1, "until": before["until"]
+    }  # fmt: skip
+
+
+def test_what_was_sent_once_and_is_refused_now_says_so():
+    """`sent` stays, for the car may have it; the next one that the broker takes clears the reason."""
+    world = connected()
+    world.desire({"a": 1})
+    world.delivery("1", kind="desired")
+    world.online(2)
+    told, status = refusal(world, "1", 2, "not_authorized")
+    assert (told[0]["status"], status["state"]) == ({"a": "sent"}, "sent")
+    assert status["reason"] == "not_authorized"
+    world.online(3)
+    effects = world.delivery("1", kind="desired", session=3)
+    assert kinds(effects) == ["desired"]
+    assert "reason" not in world.twin["desired"]["status"]["a"]
+
+
+def test_a_refusal_of_an_old_version_says_nothing_of_what_was_asked_since():
+    """Nor of what the car has confirmed."""
+    world = connected()
+    world.desire({"a": 1, "b": 1})
+    world.reported(1, 1, {"b": 1}, desired_version=1)
+    world.desire({"a": 2})
+    assert refusal(world, "1", 1, "expired")[0] == []
+    told, _ = refusal(world, "2", 1, "expired")
+    assert [what["status"] for what in told] == [{"a": "pending"}]
+    assert refusal(world, "nonsense", 1, "expired")[0] == []
+
+
+def test_the_reason_of_a_refusal_is_short_and_outlives_the_expiry():
+    """Kept per property; why it was never said is worth knowing when it has expired."""
+    world = connected()
+    world.desire({"a": 1})
+    _, status = refusal(world, "1", 1, "x" * 999)
+    assert status["reason"] == "x" * 64
+    assert refusal(world, "1", 1, None)[1]["reason"]
+    world.due("desired", "1", T0 + DESIRED_TTL)
+    status = world.twin["desired"]["status"]["a"]
+    assert (status["state"], status["reason"]) == ("expired", "refused by the broker")
 
 
 def test_nothing_is_said_when_nothing_differs():

@@ -2,14 +2,18 @@
 
 from typing import get_args
 
+import orjson
 import pytest
 
 from tests.twin_builders import T0, World, kinds, reply
 from twin import lifecycle
 from twin.apply import Context, Limits
 from twin.effects import Effects
+from twin.fields import check_entry
+from twin.ledger import REASON_LENGTH
 from twin.lifecycle import FINAL, TRANSITIONS, Event
 from twin.step import Step
+from twin.wire.errors import Invalid
 from twin.wire.ids import command_id
 from twin.wire.records import CommandState, Position, Transition
 
@@ -50,6 +54,8 @@ def test_the_table_is_rendered_as_documentation():
     running = next(row for row in rows if row.startswith("| `running`"))
     assert "succeeded -> succeeded" in running
     assert "cancel" not in running
+    overdue = next(row for row in rows if row.startswith("| `overdue`"))
+    assert "cancel -> cancelled (not after running)" in overdue
     assert rows[-1].endswith("| final |")
 
 
@@ -260,6 +266,7 @@ def test_an_outcome_of_an_unknown_command_is_rejected():
         effects = world.outcome(unknown, "succeeded")
         assert effects.rejected is not None
         assert effects.rejected.reason == "unknown_command"
+        assert ("not any more" in effects.rejected.detail) is (world.state is not None)
         assert not effects.changed
         world.telemetry(speed=1.0)
 
@@ -421,6 +428,46 @@ def test_downlink_ids_differ_per_session():
     assert len(set(ids)) == 2
 
 
+def refusal_of(effects):
+    """What a change tells of a delivery that the broker refused."""
+    (change,) = effects.changes
+    assert change["kind"] == "command"
+    return change["what"]
+
+
+def test_a_refused_delivery_is_told_with_its_reason_and_kept():
+    """State and last change stay; the entry has the latest refusal, and the record is its cause."""
+    world, ident = ordered()
+    before = world.ledger.entries[ident]
+    world.now += 5
+    what = refusal_of(world.delivery(ident, "refused", 1, reason="not_authorized"))
+    refused = {"kind": "command", "session": 1, "at": world.now, "reason": "not_authorized"}
+    assert (what["id"], what["from"], what["state"]) == (ident, "queued", "queued")
+    assert what["refused"] == refused
+    entry = world.ledger.entries[ident]
+    assert entry["refused"] == refused
+    assert {n: entry[n] for n in ("state", "history", "updated_at", "attempts")} == {
+        n: before[n] for n in ("state", "history", "updated_at", "attempts")
+    }
+    check_entry(f"car-1/{ident}", orjson.loads(orjson.dumps(entry)))
+
+
+def test_a_refusal_without_a_reason_has_one_and_a_long_one_is_cut():
+    """Bounded, and never empty."""
+    world, ident = ordered()
+    assert refusal_of(world.delivery(ident, "refused", 1))["refused"]["reason"]
+    what = refusal_of(world.delivery(ident, "refused", 2, reason="x" * 9999))
+    assert len(what["refused"]["reason"]) == REASON_LENGTH
+
+
+@pytest.mark.parametrize("refused", [5, {}, {"kind": "command", "session": "1", "at": 1}])
+def test_an_entry_with_a_strange_refusal_is_not_whole(refused):
+    """What no owner wrote is passed over when a partition is restored."""
+    world, ident = ordered()
+    with pytest.raises(Invalid, match="refused"):
+        check_entry(f"car-1/{ident}", {**world.ledger.entries[ident], "refused": refused})
+
+
 def test_refused_in_three_sessions_is_undeliverable():
     """Counted per session, not per refusal; with the broker's reason."""
     world, ident = ordered()
@@ -429,6 +476,7 @@ def test_refused_in_three_sessions_is_undeliverable():
     world.online(2)
     world.delivery(ident, "refused", 2, reason="unknown shard")
     assert world.state_of(ident) == "queued"
+    assert world.delivery(ident, "refused", 1, reason="said again").outdated
     world.online(3)
     world.delivery(ident, "refused", 3, reason="unknown shard")
     entry = world.ledger.entries[ident]
@@ -438,13 +486,29 @@ def test_refused_in_three_sessions_is_undeliverable():
 
 
 def test_a_refusal_does_not_count_once_the_car_may_have_it():
-    """What was sent in some session is never undeliverable."""
+    """What was sent in some session is never undeliverable; that the next refused it is told, once."""
     world, ident = ordered()
     world.delivery(ident, "sent", 1)
     for session in (2, 3, 4):
         world.online(session)
-        assert world.delivery(ident, "refused", session).outdated
+        what = refusal_of(world.delivery(ident, "refused", session, reason="quota_exceeded"))
+        assert (what["state"], what["refused"]["session"]) == ("sent", session)
+        assert world.delivery(ident, "refused", session, reason="quota_exceeded").outdated
     assert world.state_of(ident) == "sent"
+    assert "refusals" not in world.ledger.entries[ident]
+
+
+def test_a_refused_cancel_is_told():
+    """The car has not heard of it yet; of what was not cancelled, or ended otherwise, it says nothing."""
+    world, ident = ordered()
+    world.delivery(ident)
+    assert world.delivery(ident, "refused", 1, kind="cancel").outdated
+    world.cancel(ident)
+    what = refusal_of(world.delivery(ident, "refused", 1, kind="cancel", reason="no_subscriber"))
+    assert (what["state"], what["refused"]["kind"]) == ("cancelled", "cancel")
+    assert world.delivery(ident, "refused", 1, kind="cancel", reason="no_subscriber").outdated
+    assert world.delivery(ident, "refused", 2, kind="command").outdated
+    assert [d["kind"] for d in world.online(2).downlinks] == ["cancel"]
 
 
 # --- cancel ---------------------------------------------------------------------------------------
@@ -506,13 +570,42 @@ def test_a_cancel_is_said_once_in_a_session(stale_first):
 
 
 def test_a_running_command_cannot_be_cancelled():
-    """409 with the state; when the car has fallen silent it can."""
+    """409 with the state; nor when the car has fallen silent over it, for it may still be at it."""
     world, ident = ordered()
     world.outcome(ident, "running")
     answer = reply(world.cancel(ident))
     assert (answer["status"], answer["code"]) == (409, "illegal_transition")
     assert answer["body"] == {"state": "running"}
     world.due("command", ident, T0 + OVERDUE)
+    answer = reply(world.cancel(ident))
+    assert (answer["status"], answer["code"]) == (409, "illegal_transition")
+    assert answer["body"] == {"state": "overdue"}
+    assert "was running" in answer["detail"]
+    world.outcome(ident, "succeeded")
+    assert world.state_of(ident) == "succeeded"
+
+
+def test_nothing_of_the_lane_runs_beside_a_silent_command_that_was_begun():
+    """The next one goes out when the car has said the end, and not because of a cancel."""
+    world, head = ordered(lane="fw")
+    behind, effects = world.order(lane="fw")
+    assert effects.downlinks == []
+    world.outcome(head, "running")
+    world.due("command", head, T0 + OVERDUE)
+    assert world.cancel(head).downlinks == []
+    effects = world.outcome(head, "succeeded")
+    assert [d["ref"] for d in effects.downlinks] == [behind]
+
+
+@pytest.mark.parametrize("said", [None, "received", "accepted"])
+def test_a_silent_command_that_was_not_begun_can_be_cancelled(said):
+    """Overdue after sent, delivered or accepted."""
+    world, ident = ordered()
+    world.delivery(ident)
+    if said:
+        world.outcome(ident, said)
+    world.due("command", ident, T0 + OVERDUE)
+    assert world.state_of(ident) == "overdue"
     assert reply(world.cancel(ident))["status"] == 200
 
 

@@ -1,4 +1,4 @@
-"""Parts of the worker's shell that need no server: the book of commands, deadlines, batches."""
+"""Parts of the worker's shell that need no server: deadlines, batches."""
 
 import asyncio
 from types import SimpleNamespace
@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 
 from tests.worker_fakes import CAR, T0, Kafka, Redis, Worker, record, request, run, telemetry
 from twin.batch import arrival as arrival_of
-from twin.book import IDEMPOTENCY_MS, Book
 from twin.deadlines import CROWDED, Deadlines
 from twin.effects import Deadline
 from twin.outbox import MAX_BYTES
@@ -27,59 +26,9 @@ def worker():
     return made
 
 
-def command(vehicle_id="car-1", seed="a", at=T0, **more):
-    command_id = ids.command_id(vehicle_id, at, seed)
-    return {
-        "id": command_id,
-        "vehicle_id": vehicle_id,
-        "by": "ann",
-        "state": "queued",
-        "issued_at": at,
-        "updated_at": at,
-        "expires_at": at + 1000,
-        **more,
-    }
-
-
 def at_once(*_):
     """Every deadline is due as it was asked for."""
     return 0
-
-
-def test_the_book_finds_commands_by_id_vehicle_and_key():
-    """Three ways to the same entry."""
-    book = Book({})
-    entry = command(idempotency_key="k")
-    book.put(entry)
-    assert book.get(entry["id"]) == entry
-    assert book.of("car-1") == [entry]
-    assert book.by_key("car-1", "k") == entry
-    assert book.by_key("car-2", "k") is None
-    book.remove(entry["id"])
-    assert (book.get(entry["id"]), book.of("car-1"), book.by_key("car-1", "k")) == (None, [], None)
-
-
-def test_a_key_counts_for_24_hours():
-    """After the window the same key makes a new command, whatever has been pruned."""
-    book = Book({})
-    book.put(command(idempotency_key="k"))
-    book.now_ms = T0 + IDEMPOTENCY_MS
-    assert book.by_key("car-1", "k") is not None
-    book.now_ms += 1
-    assert book.by_key("car-1", "k") is None
-
-
-def test_an_ended_command_goes_after_the_window_and_an_open_one_stays():
-    """Memory holds what can still be asked for."""
-    book = Book({})
-    ended = command(seed="a", state="succeeded")
-    waiting = command(seed="b", state="queued")
-    book.put(ended)
-    book.put(waiting)
-    book.now_ms = T0 + IDEMPOTENCY_MS + 1
-    book.put(command(seed="c", at=T0 + IDEMPOTENCY_MS))
-    assert book.get(ended["id"]) is None
-    assert book.get(waiting["id"]) == waiting
 
 
 def test_a_crowded_vehicle_keeps_only_what_counts():
@@ -115,17 +64,6 @@ def test_a_deadline_that_was_put_off_waits_and_one_that_is_outdated_goes():
         {"of": "presence", "ref": "c", "due": 25}
     ]
     assert len(heap) == 0
-
-
-def test_the_book_forgets_others_vehicles_and_what_is_past_the_window():
-    """Rebuilt from a table, it holds what this worker owns and can still be asked for."""
-    mine, theirs = command("car-1", "a"), command("car-2", "b", T0 + 1)
-    old = command("car-1", "c", T0 - IDEMPOTENCY_MS - 2000, state="failed")
-    table = {f"{c['vehicle_id']}/{c['id']}": c for c in (mine, theirs, old)}
-    book = Book(table)
-    book.rebuild({"car-1"})
-    assert list(book.all()) == [mine]
-    assert list(table) == [f"car-1/{mine['id']}"]
 
 
 @given(st.lists(st.tuples(st.integers(0, 50), st.sampled_from("ab"), st.sampled_from("xy"))))

@@ -32,7 +32,7 @@ log = logs.get(__name__)
 _TIMEOUT_S: Final = 5.0
 _DELAY_S: Final = 0.05
 _MOST_DELAY_S: Final = 2.0
-LOADED: Final = (scripts.PUT, scripts.DROP, scripts.DIFFERS)
+LOADED: Final = (scripts.PUT, scripts.DROP, scripts.DIFFERS, scripts.TRIM)
 
 Answer = TypeVar("Answer")
 

@@ -21,14 +21,17 @@ from twin.wire.ids import vehicle_of
 from twin.wire.records import Command, Reply
 
 FINAL_TTL_S: Final = 30 * 86_400
-COMMANDS_KEPT: Final = 200
-"""Newest commands listed per vehicle."""
+LONG: Final = 200
+"""A vehicle with more commands listed is looked at for some that have ended by themselves."""
+LOOKED_AT: Final = 60
+"""The oldest so many of them: more than may be open, so that there is always one to go."""
 _WORK: Final = 3000
 """About how many microseconds of Redis one transaction may take: meanwhile nobody else is served."""
 _BYTES: Final = 1024 * 1024
-_PLAIN, _FULL, _DROP, _COMMAND, _REPLY = 20, 40, 40, 8, 4
+_PLAIN, _FULL, _DROP, _COMMAND, _REPLY = 20, 40, 40, 20, 4
 """Microseconds of Redis for each."""
 _PUT: Final = scripts.sha(scripts.PUT)
+_TRIM: Final = scripts.sha(scripts.TRIM)
 _DROP_SHA: Final = scripts.sha(scripts.DROP)
 _ORDERS: Final = tuple(keys.by(name) for name in (*INDEXED, keys.LAST_SEEN))
 
@@ -49,6 +52,7 @@ class Packing:
         self._puts: list[str | int | bytes | float] = []
         self._pairs: list[bytes] = []
         self._moves: list[list[str]] = [[] for _ in _ORDERS]
+        self._listed: dict[str, None] = {}
         self._others: list[bytes] = []
 
     def plain(
@@ -83,10 +87,10 @@ class Packing:
         self._others += (
             packed("SET", keys.command(command_id), entry, *life),
             packed("ZADD", of, command["issued_at"], command_id),
-            packed("ZREMRANGEBYRANK", of, 0, -COMMANDS_KEPT - 1),
             packed("ZADD", recent, command["updated_at"], command_id),
             packed("ZREMRANGEBYRANK", recent, 0, -keys.RECENT - 1),
         )
+        self._listed[vehicle_id] = None
         self._count(_COMMAND, len(entry))
 
     def remove(self, command_id: str) -> None:
@@ -137,6 +141,9 @@ class Packing:
             if moves:
                 pieces.append(zadd(key, moves))
                 count += 1
+        if self._listed:
+            self._others.append(packed("EVALSHA", _TRIM, 0, LONG, LOOKED_AT, *self._listed))
+            count += 1
         if count:
             self._done.append((pieces + self._others, count))
         self._begin()

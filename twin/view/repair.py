@@ -16,7 +16,7 @@ from redis.exceptions import RedisError
 from twin.lifecycle import FINAL
 from twin.packed import Version
 from twin.view import scripts
-from twin.view.packing import COMMANDS_KEPT, FINAL_TTL_S, put_arguments
+from twin.view.packing import FINAL_TTL_S, put_arguments
 from twin.view.rows import Row
 from twin.wire import keys
 from twin.wire.errors import CartwinError
@@ -71,7 +71,7 @@ class Repair:
             life = max(1, int(left)) if command["state"] in FINAL else ""
             entry = orjson.dumps(command)
             about = (command["id"], command["vehicle_id"], entry, *order, command["issued_at"])
-            await self._command(args=[*about, life, COMMANDS_KEPT], client=pipe)
+            await self._command(args=[*about, life], client=pipe)
             pipe.zadd(keys.RECENT_COMMANDS, {command["id"]: command["updated_at"]}, gt=True)
         pipe.zremrangebyrank(keys.RECENT_COMMANDS, 0, -keys.RECENT - 1)
         return sum((await _ask(pipe.execute()))[:-1:2])

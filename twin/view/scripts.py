@@ -127,8 +127,8 @@ return left
 DROP: Final = (
     _COMMON
     + """
--- ARGV: '1' = not when it is of another version; then per twin: id, epoch, created, revision. With its
--- commands. Answers how many were dropped.
+-- ARGV: '1' = not when it is of another version; then per twin: id, epoch, created, revision. With all
+-- of its commands: whatever Redis has of them is listed. Answers how many were dropped.
 local function same(a, b) return a[1] == b[1] and a[2] == b[2] and a[3] == b[3] end
 local careful, dropped = ARGV[1] == '1', 0
 for at = 2, #ARGV, 4 do
@@ -145,9 +145,12 @@ for at = 2, #ARGV, 4 do
     for i, field in ipairs(TEXTS) do
       if was then leave(field, was[3 + i], id) end
     end
-    for _, command in ipairs(call('ZRANGE', 'commands:' .. id, 0, -1)) do
-      call('DEL', 'command:' .. command)
-      call('ZREM', 'recent_commands', command)
+    local listed = call('ZRANGE', 'commands:' .. id, 0, -1)
+    for first = 1, #listed, 1000 do
+      local names, last = {}, math.min(first + 999, #listed)
+      for i = first, last do names[#names + 1] = 'command:' .. listed[i] end
+      call('DEL', unpack(names))
+      call('ZREM', 'recent_commands', unpack(listed, first, last))
     end
     call('DEL', 'commands:' .. id)
   end
@@ -201,7 +204,7 @@ return gone
 
 COMMAND: Final = """
 -- ARGV: command id, vehicle id, entry, epoch, revision, updated at, issued at, seconds to live ('' =
--- for ever), how many to keep of a vehicle. Not over a newer entry. Answers 1 when it was written.
+-- for ever). Not over a newer entry. Answers 1 when it was written.
 local key = 'command:' .. ARGV[1]
 local read, is = pcall(cjson.decode, redis.pcall('GET', key))
 local put = 1
@@ -220,8 +223,21 @@ if put == 1 then
   else redis.call('SET', key, ARGV[3], 'EX', ARGV[8]) end
 end
 redis.call('ZADD', 'commands:' .. ARGV[2], ARGV[7], ARGV[1])
-redis.call('ZREMRANGEBYRANK', 'commands:' .. ARGV[2], 0, -tonumber(ARGV[9]) - 1)
 return put
+"""
+
+TRIM: Final = """
+-- ARGV: how many listed commands make a list long, how many of them to look at, then vehicle ids. Of the
+-- oldest in a long list those go that have no entry any more (final ones end after 30 days). Whatever has
+-- one stays: it is found by its vehicle, and goes with it.
+for at = 3, #ARGV do
+  local key = 'commands:' .. ARGV[at]
+  if redis.call('ZCARD', key) > tonumber(ARGV[1]) then
+    for _, command in ipairs(redis.call('ZRANGE', key, 0, ARGV[2] - 1)) do
+      if redis.call('EXISTS', 'command:' .. command) == 0 then redis.call('ZREM', key, command) end
+    end
+  end
+end
 """
 
 UNLIST: Final = """
@@ -274,9 +290,14 @@ return gone
 )
 
 LISTED: Final = """
--- ARGV: vehicle ids. Answers of each the ids of its commands.
-local found = {}
-for at = 1, #ARGV do found[at] = redis.call('ZRANGE', 'commands:' .. ARGV[at], 0, -1) end
+-- ARGV: how many ids are enough, then vehicle ids. Answers of each the ids of its commands; of fewer
+-- vehicles when these have enough.
+local found, count = {}, 0
+for at = 2, #ARGV do
+  found[at - 1] = redis.call('ZRANGE', 'commands:' .. ARGV[at], 0, -1)
+  count = count + #found[at - 1]
+  if count >= tonumber(ARGV[1]) then break end
+end
 return found
 """
 

@@ -3,7 +3,7 @@
     ids, 1,000 at a time        -> those of the partitions that the owner has no twin of
     lists of commands, by SCAN  -> those of such vehicles, and open ones that are not in the book
 
-Ended commands stay for their 30 days: the owner's book forgets them after one. So a fleet may have many
+Ended commands stay for their 30 days: the owner's book forgets them before. So a fleet may have many
 that are not in the book: they are looked at 50 at a time, and other writes get their turn in between.
 What is no command of that vehicle is left to `rebuild-view`.
 """
@@ -26,7 +26,9 @@ from twin.wire.partition import partition_of
 
 _PAGE: Final = 1000
 _CHUNK: Final = 50
-"""Lists of a step, and entries of one: up to 200 ids each, up to 32 KB each."""
+"""Lists of a step, and entries of one, up to 32 KB each."""
+_ENOUGH: Final = 10_000
+"""Ids of a step. The list of one vehicle is not parted: 30 days of commands at most."""
 
 
 @dataclass(slots=True)
@@ -73,9 +75,12 @@ async def steps(
         vehicles = [_text(key).partition(":")[2] for key in found]
         ours = [(v, p) for v, p in ((v, place(v)) for v in vehicles) if p is not None]
         yield Strays()
-        for at in range(0, len(ours), _CHUNK):
-            some = ours[at : at + _CHUNK]
-            listed = await link.ask("EVAL", scripts.LISTED, 0, *(v for v, _ in some))
+        at = 0
+        while at < len(ours):
+            asked = [v for v, _ in ours[at : at + _CHUNK]]
+            listed = await link.ask("EVAL", scripts.LISTED, 0, _ENOUGH, *asked)
+            some = ours[at : at + len(listed)]
+            at += len(listed)
             unbooked = {
                 f"{v}/{command_id}": p
                 for (v, p), ids in zip(some, listed, strict=True)
@@ -86,8 +91,8 @@ async def steps(
             names = list(unbooked)
             for first in range(0, len(names), _CHUNK):
                 chunk = names[first : first + _CHUNK]
-                asked = (keys.command(name.partition("/")[2]) for name in chunk)
-                entries = zip(chunk, await link.ask("MGET", *asked), strict=True)
+                wanted = (keys.command(name.partition("/")[2]) for name in chunk)
+                entries = zip(chunk, await link.ask("MGET", *wanted), strict=True)
                 yield Strays(
                     commands={
                         name: unbooked[name]

@@ -241,6 +241,15 @@ class Late(TypedDict):
     reason: NotRequired[str]
 
 
+class Refused(TypedDict):
+    """That a command, or its cancel, was not taken by the broker: in which session, and why."""
+
+    kind: DownlinkKind
+    session: int
+    at: int
+    reason: str
+
+
 class Command(TypedDict):
     """Topic `ledger`, key `vehicle_id/command_id`: one command from request to final state.
 
@@ -261,7 +270,9 @@ class Command(TypedDict):
     attempts: list[int]
     """Sessions it was handed to the downlink in, the latest last (bounded)."""
     refusals: NotRequired[list[int]]
-    """Sessions in which the broker did not take it."""
+    """Sessions in which the broker did not take it, while it had never taken it (bounded)."""
+    refused: NotRequired[Refused]
+    """The last time that the broker did not take it, or its cancel."""
     late: NotRequired[Late]
     progress: NotRequired[float]
     cause: NotRequired[Cause]
@@ -290,12 +301,16 @@ class SignalValue(TypedDict):
 
 
 class PropertyStatus(TypedDict):
-    """`version` last asked for the property; unconfirmed at `until` (ms) it shows as expired."""
+    """`version` last asked for the property; unconfirmed at `until` (ms) it shows as expired.
+
+    `reason`: why the broker did not take it when it was last said; it is said again in the next session.
+    """
 
     state: PropertyState
     since: int
     version: int
     until: NotRequired[int]
+    reason: NotRequired[str]
 
 
 class Offered(TypedDict):
