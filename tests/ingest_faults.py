@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -37,6 +38,9 @@ class Fleet:
     ) -> None:
         self.log = folder / "cars"
         self._output = folder / "locust.txt"
+        self._read: dict[Path, int] = {}
+        self._sent: Counter[tuple[str, int]] = Counter()
+        self._covered: Counter[tuple[str, int]] = Counter()
         command = [
             sys.executable, "-m", "locust", "-f", str(ROOT / "load-test" / "locustfile.py"),
             "--headless", "--host", mqtt, "-u", str(cars), "-r", "100", "--run-time", "900s",
@@ -53,6 +57,22 @@ class Fleet:
         """Lines of a kind in the cars' logs."""
         mark = f'"e":"{event}"'.encode()
         return sum(path.read_bytes().count(mark) for path in self.log.glob("*.jsonl"))
+
+    def held(self) -> int:
+        """Messages that cars with a store sent and no ack has covered, by their logs."""
+        for path in self.log.glob("*.jsonl"):
+            with path.open("rb") as file:
+                file.seek(self._read.get(path, 0))
+                # The last line may not be whole yet.
+                new = file.read().rpartition(b"\n")[0]
+                self._read[path] = self._read.get(path, 0) + len(new)
+            for line in new.splitlines():
+                said = json.loads(line) if line else {"e": ""}
+                if said["e"] == "sent":
+                    self._sent[said["v"], said["session"]] = said["sequence"]
+                elif said["e"] == "covered":
+                    self._covered[said["v"], said["session"]] = said["number"]
+        return self._sent.total() - self._covered.total()
 
     def end(self) -> None:
         """Cars with a store wait until it is empty; all wait for their PUBACKs and say goodbye."""
@@ -107,7 +127,7 @@ def wait_for(seconds: float) -> None:
 
 
 class Road:
-    """cars -> Mosquitto -> uplink -> Kafka, under load."""
+    """cars -> broker -> uplink -> Kafka, under load. `broker`: name of the stack's child that it is."""
 
     def __init__(
         self,
@@ -118,12 +138,14 @@ class Road:
         cars: int,
         interval_s: float,
         store: int,
+        broker: str = "mosquitto",
         **told: str,
     ) -> None:
         self.endpoints = endpoints
-        self.broker = Server(stack, "mosquitto", folder)
+        self.broker = Server(stack, broker, folder)
         fast = {"UPLINK_ACK_S": "0.3", "UPLINK_QUEUE_PROBE": "0"}
         self.uplink = Process("uplink", endpoints, folder, **{**fast, **told})
+        self.cars, self.per_s = cars, cars / interval_s
         self._make = lambda: Fleet(
             endpoints.mqtt[0], folder, cars=cars, interval_s=interval_s, store=store
         )
@@ -156,12 +178,23 @@ class Road:
         until(lambda: self.fleet.count("acked") >= before + count, "no PUBACKs", 180)
 
     def kill_broker(self, unread: int) -> None:
-        """SIGKILL while it has messages that the uplink could not take; then start it again."""
+        """SIGKILL while it has messages that the uplink could not take; then start it again, and return
+        when all cars have come back to it."""
         assert self.uplink.child is not None
         with frozen(self.uplink.child.pid):
             self.acknowledges(unread)
+            before = self.fleet.count("connect")
             self.broker.kill()
         self.broker.start()
+        until(lambda: self.fleet.count("connect") >= before + self.cars, "cars stay away", 120)
+
+    def catches_up(self) -> None:
+        """Return when cars with a store hold no more than what they send in some seconds."""
+        until(
+            lambda: self.fleet.held() <= 3 * self.per_s,
+            lambda: f"the cars hold {self.fleet.held()} messages",
+            120,
+        )
 
     def account(self) -> dict[str, Any]:
         """End the fleet; the verdict when all that the broker has is in Kafka."""

@@ -1,7 +1,8 @@
 """Whatever cars publish: each message is a record of its topic or of `rejected`, and nothing stops.
 
 Hypothesis draws topics and payloads (valid ones with something changed, random bytes, huge ones);
-they go through Mosquitto (MQTT 5) and amqtt (MQTT 3.1.1) into one uplink with the worker behind it.
+they go through Mosquitto, HiveMQ (MQTT 5) and amqtt (MQTT 3.1.1) into one uplink, a shard each, with
+the worker behind it.
 Nothing is shrunk: a message that ends a process would end it again at each try. They come in rounds
 until a time budget is used up, which decides nothing else.
 """
@@ -31,7 +32,7 @@ from tests.processes import until
 from tests.stacks import need_mosquitto
 from twin.client.car import Car
 from twin.local.options import External
-from twin.wire import topics
+from twin.wire import keys, topics
 from twin.wire.catalogue import NAMES
 from twin.wire.codec import MAX_MESSAGE_BYTES, encode_telemetry
 from twin.wire.errors import Reason
@@ -41,6 +42,7 @@ from twin.wire.telemetry import Telemetry
 pytestmark = [pytest.mark.deep, pytest.mark.timeout(300)]
 
 PARTITIONS = 12
+BROKERS = {"mosquitto": paho.MQTTv5, "amqtt": paho.MQTTv311, "hivemq": paho.MQTTv5}
 LEAVES = tuple(topics.UP)
 BUDGET_S = 25.0
 ROUND = settings(
@@ -206,12 +208,12 @@ raw_segments = (
 
 
 class Cars:
-    """A connection to each broker; what both were given is counted in `sent`."""
+    """A connection to each broker; what they were given is counted in `sent`."""
 
     def __init__(self, urls):
         self.sent = Counter()
         self._clients = []
-        for url, protocol in zip(urls, (paho.MQTTv5, paho.MQTTv311), strict=True):
+        for url, protocol in zip(urls, BROKERS.values(), strict=True):
             client = paho.Client(paho.CallbackAPIVersion.VERSION2, "fuzz", protocol=protocol)
             client.cut = []
             client.on_disconnect = lambda client, _u, _f, reason, _p: client.cut.append(reason)
@@ -221,7 +223,7 @@ class Cars:
             self._clients.append(client)
 
     def publish(self, batch, qos=1, content_type=None):
-        """Publish to both; returns when both brokers have all of it."""
+        """Publish to all; returns when every broker has all of it."""
         given = []
         for topic, payload in batch:
             for client in self._clients:
@@ -233,7 +235,7 @@ class Cars:
                 self.sent[topic, payload] += 1
         until(
             lambda: all(info.is_published() for info in given) or self.cut(),
-            lambda: f"no PUBACK: {[message for message, _ in zip(batch, given, strict=False)]!r}",
+            lambda: f"no PUBACK on one of {batch!r:.2000}",
         )
         assert not self.cut(), f"a broker cut us off ({self.cut()}) on one of {batch!r:.2000}"
 
@@ -248,17 +250,21 @@ class Cars:
 
 @pytest.fixture(scope="module")
 def world(make_module_stack, start_module_process):
-    """Kafka, Redis, Mosquitto (shard 0), amqtt (shard 1), uplink, worker, and cars on both."""
+    """Kafka, Redis, the brokers (a shard each, in order), uplink, worker, and a car on every broker."""
     need_mosquitto()
-    _, first = make_module_stack(mqtt="mosquitto", partitions=PARTITIONS)
-    others = External(kafka=first.kafka, redis=first.redis)
-    _, second = make_module_stack(mqtt="amqtt", external=others)
+    started, others = [], External()
+    for kind in BROKERS:
+        _, each = make_module_stack(mqtt=kind, partitions=PARTITIONS, external=others)
+        started.append(each)
+        others = External(kafka=each.kafka, redis=each.redis)
     endpoints = SimpleNamespace(
-        kafka=first.kafka, redis=first.redis, mqtt=(*first.mqtt, *second.mqtt)
+        kafka=others.kafka,
+        redis=others.redis,
+        mqtt=tuple(url for each in started for url in each.mqtt),
     )
     world = SimpleNamespace(
         endpoints=endpoints,
-        redis=redis.from_url(first.redis),
+        redis=redis.from_url(endpoints.redis),
         uplink=start_module_process("uplink", endpoints),
         worker=start_module_process("worker", endpoints),
         cars=Cars(endpoints.mqtt),
@@ -301,7 +307,8 @@ def good_messages_get_through(world):
 
         def complete(vehicle_id=vehicle_id):
             world.worker.check()
-            twin = orjson.loads(world.redis.hget(f"twin:{vehicle_id}", "d") or b"{}")
+            shown = world.redis.get(keys.twin(vehicle_id))
+            twin = orjson.loads(keys.document_of(shown)) if shown else None
             return (
                 twin
                 and twin["presence"]["state"] == "online"

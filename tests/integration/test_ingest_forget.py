@@ -16,7 +16,7 @@ from twin.wire.partition import partition_of
 pytestmark = pytest.mark.integration
 
 
-@pytest.fixture(params=["amqtt", "mosquitto"])
+@pytest.fixture(params=["amqtt", "mosquitto", pytest.param("hivemq", marks=pytest.mark.deep)])
 def broker(request):
     """URL of each broker in turn."""
     return request.getfixturevalue(request.param)

@@ -118,6 +118,18 @@ def test_acks_that_were_only_late_end_the_repetition():
     assert numbers(store.again(1700, 3)) == [21, 22, 23]
 
 
+def test_acks_of_a_newer_session_do_not_hide_that_an_older_one_stands_still():
+    """The oldest is repeated after its silence, however often newer messages are covered."""
+    store = filled(20)
+    assert repeat(store, 1000) == list(range(1, FIRST + 1))
+    for number in range(1, 40):
+        store.keep(2, number, b"{}", 1000 + 50 * number)
+        assert store.covered(2, number, 1000 + 50 * number) == 1
+    assert repeat(store, 3000) == list(range(1, FIRST + 1))
+    assert store.covered(1, FIRST, 3001) == FIRST
+    assert numbers(store.again(store.next_at, 99)) == list(range(FIRST + 1, 21))
+
+
 def test_repeating_goes_on_where_acks_and_drops_leave_it():
     """Messages that are gone meanwhile are not sent again."""
     store = filled(10, capacity=10)

@@ -1,7 +1,9 @@
 """`cartwin rejected`: over the real API, with a topic in memory behind it."""
 
 import json
+import pty
 import socket
+import sys
 import threading
 
 import httpx
@@ -70,6 +72,23 @@ def test_list_prints_a_line_per_record_that_does_nothing_to_the_terminal(stack):
     assert "\x1b" not in done.stdout
 
 
+def test_list_has_heads_on_a_terminal_only(stack, served, monkeypatch):
+    """Each head begins where its column does; a program gets records and nothing else."""
+    rejected, run = stack
+    (id_,) = fill(rejected, 1)
+    assert run("list").stdout.split()[0] == id_
+    reader, writer = pty.openpty()
+    with open(reader, "rb", buffering=0) as shown, open(writer, "w") as terminal:
+        monkeypatch.setattr(sys, "stdout", terminal)
+        app(["rejected", "list", "--api", served[1]], standalone_mode=False)
+        terminal.flush()
+        heads, line = shown.read(10_000).decode().splitlines()
+    for head, value in (("rejected at", "1970-"), ("reason", "malformed"), ("source", "mqtt:")):
+        assert heads.index(head) == line.index(value)
+    assert heads.index("tries") + len("tries") == line.index("  mqtt:")
+    assert heads.split()[0] == "id"
+
+
 def test_list_filters_and_turns_pages(stack):
     """Filters go to the API; --json gives records; the cursor is said."""
     rejected, run = stack
@@ -92,6 +111,8 @@ def test_show_prints_one_record_and_its_bytes(stack):
     first = fill(rejected)[0]
     done = run("show", first)
     assert "malformed_json" in done.stdout
+    # Nothing is known of its content type.
+    assert "None" not in done.stdout
     assert '{"n":1}' in done.stdout
     assert "\x1b" not in done.stdout
     assert lines(run("show", first, "--json"))[0]["value"] == '{"n":1}'

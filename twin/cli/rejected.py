@@ -1,5 +1,6 @@
 """`cartwin rejected ...`: look at what could not be accepted, mend it, send it again; over REST."""
 
+import sys
 from base64 import b64decode, b64encode
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -58,6 +59,8 @@ def list_(
         lines = [(item, _line(item)) for item in page["items"]]
     except (KeyError, TypeError, ValueError):
         output.fail(f"GET /v1/rejected: no page of records was answered: {str(page)[:200]}")
+    if lines and not json and sys.stdout.isatty():
+        print(_HEADS)
     for item, line in lines:
         if json:
             output.result(item)
@@ -86,7 +89,7 @@ def show(
             typer.echo(_bytes(found), nl=False)
             return
         for name, value in found.items():
-            if name not in ("value", "encoding", "headers"):
+            if name not in ("value", "encoding", "headers") and value is not None:
                 print(f"{name:13} {_time(value) if name in _TIMES else _plain(value)}")
         for header in found["headers"]:
             print(f"header        {_plain(header['name'])}: {_plain(header['value'])}")
@@ -252,6 +255,7 @@ def _ms(option: str, text: str | None) -> int | None:
 
 
 _TIMES: Final = ("at", "ingested_at")
+_HEADS: Final = f"{'id':>10}  {'rejected at':24}  {'reason':18}  tries  source  detail"
 
 
 def _line(item: dict[str, Any]) -> str:
@@ -259,7 +263,7 @@ def _line(item: dict[str, Any]) -> str:
         f"{item['id']:>10}",
         _time(item["at"]),
         f"{item['reason']:18}",
-        f"{item['attempts']}x",
+        f"{item['attempts']:>5}",
         item["source"],
         item["detail"],
     )

@@ -55,7 +55,7 @@ class Store:
         self._count = 0
         self._sessions: dict[int, deque[Held]] = {}  # oldest first, numbers without a gap
         self._patience_ms = silence_ms
-        self._since = 0  # the last progress or repetition, while something is held
+        self._since = 0  # the oldest session's last progress or repetition, while something is held
         self._next: tuple[int, int] | None = None  # where repeating goes on
         self._end = (0, 0)  # and where it ends
         self._tries = False  # repeating only to find out whether acks come
@@ -94,12 +94,14 @@ class Store:
     def covered(self, session: int, upto: int, now_ms: int) -> int:
         """Let go of a session up to a number; how many that were."""
         before = self._count
+        # Acks of a newer session say nothing of whether an older one arrives.
+        progress = session == next(iter(self._sessions), None)
         while (lowest := self.held_from(session)) is not None and lowest <= upto:
             self._pop(session)
         gone = before - self._count
-        if gone:
-            if self._note is not None:
-                self._note("covered", session, upto)
+        if gone and self._note is not None:
+            self._note("covered", session, upto)
+        if gone and progress:
             self._since, self._patience_ms = now_ms, self._shortest_ms
             self._window = min(2 * self._window, MOST)
             self._left = self._window
