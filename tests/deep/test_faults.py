@@ -80,7 +80,7 @@ class Loop:
         self.worker = start("worker", endpoints, WORKER_ID="worker-0")
 
     def count(self, field, value):
-        return int(self.redis.hget(f"count:{field}", value) or 0)
+        return int(self.redis.zscore(f"count:{field}", value) or 0)
 
     def wait(self, condition, what):
         """Wait for a condition; nobody but us may end a process meanwhile."""
