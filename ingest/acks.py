@@ -78,10 +78,9 @@ def asked(payload: bytes) -> Asked | None:
         fields: Any = codec.parse_object(payload)
     except WireError:
         fields = {name: _first(name, payload) for name in Asked._fields}
-    if fields.get("session") is None:
-        fields["session"] = 0
     session, sequence, held_from = (_number(fields.get(name)) for name in Asked._fields)
-    if session is None or sequence is None or held_from is None:
+    # Without a session of its own a car begins again at numbers that a former life has covered.
+    if not session or sequence is None or held_from is None:
         return None
     return Asked(session, sequence, held_from)
 

@@ -90,6 +90,7 @@ class Connection(asyncio.Protocol):
         self._window: Window[tuple[int, int]] = Window()
         """Packet id and bytes of each message."""
         self._flushing = False
+        self._emptied: asyncio.Future[None] | None = None
         self._paused = False
         self._read_since = 0.0
         self._held = False
@@ -239,6 +240,13 @@ class Connection(asyncio.Protocol):
             self._flushing = True
             self._loop.call_soon(self._flush)
 
+    async def emptied(self) -> None:
+        """Return when all that was given to the callback has its receipt; once it is `closed`."""
+        self._flush()
+        if len(self._window):
+            self._emptied = self._loop.create_future()
+            await self._emptied
+
     def hold(self) -> None:
         """Read no more; receipts still go out."""
         self._held = True
@@ -345,7 +353,12 @@ class Connection(asyncio.Protocol):
             size = len(message.payload)
             self._bytes += size
             entry = self._window.take((message.packet_id, size))
-            self._on_message(message, Receipt(self, entry))
+            try:
+                self._on_message(message, Receipt(self, entry))
+            except BaseException:
+                # It ends the connection, which so acknowledges nothing any more.
+                entry.done = True
+                raise
             return
         if message.packet_id:
             self.acknowledge(self._window.take((message.packet_id, 0)))
@@ -357,6 +370,8 @@ class Connection(asyncio.Protocol):
         self._flushing = False
         safe = self._window.release()
         self._bytes -= sum(size for _, size in safe)
+        if self._emptied is not None and not self._emptied.done() and not len(self._window):
+            self._emptied.set_result(None)
         if self._ending or self._transport.is_closing():
             return
         acks = b"".join(packets.encode_puback(packet_id) for packet_id, _ in safe if packet_id)

@@ -6,6 +6,7 @@ message on the car's status, by which a broker drops the status that it retains 
 A delivery is `sent` when the broker took the message, otherwise `refused` for one of these reasons:
 
 * `expired`: expires_at passed before the broker took it
+* `broker_away`: its broker is away and much waits behind (`ingest.downlink`)
 * `unknown_shard`: no broker has that number
 * `no_subscriber`: the broker knows nobody who would get it, so the car is not there (a 3.1.1 broker
   cannot say that; there it is `sent`). `forget` needs none

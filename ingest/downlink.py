@@ -5,13 +5,15 @@
 Order is kept per vehicle, vehicles go in parallel, up to about WAITING records. An offset is
 committed when all before it are told in `deliveries` (or `rejected`), so a crash repeats a message
 (cars drop ids they have seen) and never drops one. A broker that is away holds up its own cars
-only, until their messages expire or it is back; when WAITING records are held up, the partitions
-are paused.
+only, until their messages expire or it is back. When WAITING records are held up, sent ones behind them
+included, the partitions are paused; then what waits for a broker that is away for AWAY_S is refused, or
+one that never comes would hold up all cars. The twin sends it again when the car begins a session.
 """
 
 import asyncio
 import secrets
 from collections import deque
+from collections.abc import Callable
 from contextlib import AsyncExitStack
 from functools import partial
 from math import ceil
@@ -38,11 +40,17 @@ log = logs.get(__name__)
 
 GROUP: Final = "cartwin-downlink"
 WAITING: Final = 1000
+AWAY_S: Final = 15.0
+_LOOK_S: Final = 5.0
 _TOPICS = [topics.DOWNLINK, topics.DELIVERIES, topics.REJECTED]
 
 
 class Publisher(Protocol):
     """What the dispatcher needs of a client."""
+
+    @property
+    def away_s(self) -> float:
+        """For how long it has not been connected; 0 while it is."""
 
     async def connected(self) -> None:
         """Return when messages can be published."""
@@ -56,10 +64,18 @@ class Publisher(Protocol):
 class Dispatcher:
     """Brings records to cars, one after the other for each vehicle. `clients`: by shard number."""
 
-    def __init__(self, outbox: Outbox, clients: tuple[Publisher, ...], clock: Clock) -> None:
+    def __init__(
+        self,
+        outbox: Outbox,
+        clients: tuple[Publisher, ...],
+        clock: Clock,
+        crowded: Callable[[], bool],
+    ) -> None:
+        """`crowded`: whether so much waits that no more is taken."""
         self._outbox = outbox
         self._clients = clients
         self._clock = clock
+        self._crowded = crowded
         self._lanes: dict[bytes | None, deque[Taken]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -135,11 +151,15 @@ class Dispatcher:
                 return "expired"
             expiry_s = None if left_s is None else ceil(left_s)
             try:
-                async with asyncio.timeout(left_s):
+                wait_s = _LOOK_S if left_s is None else min(left_s, _LOOK_S)
+                async with asyncio.timeout(wait_s):
                     await client.connected()
                 code = await client.publish(topic, payload, expiry_s=expiry_s, retain=retain)
             except TimeoutError:
-                return "expired"
+                if wait_s == left_s:
+                    return "expired"
+                if self._crowded() and client.away_s >= AWAY_S:
+                    return "broker_away"
             except ConnectionLost as lost:
                 log.info("publish again", ref=order["ref"], why=str(lost))
             else:
@@ -176,8 +196,8 @@ async def serve(
         for shard, broker in enumerate(settings.brokers)
     )
     readiness.brokers, readiness.outbox = clients, outbox
-    dispatcher = Dispatcher(outbox, clients, SystemClock())
     feed = Feed(consumer, topics.DOWNLINK, WAITING)
+    dispatcher = Dispatcher(outbox, clients, SystemClock(), lambda: feed.paused)
 
     async def pump() -> None:
         while True:

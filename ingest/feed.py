@@ -38,7 +38,8 @@ class Feed:
         self._waiting = waiting
         self._windows: dict[int, Window[int]] = {}
         self._positions: dict[int, int] = {}  # next offset to read, by partition, once known
-        self._paused = False
+        self.paused = False
+        """Whether so much waits that no more is taken."""
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="kafka-feed")
         consumer.subscribe(
             [topic], on_assign=self._assigned, on_revoke=self._revoked, on_lost=self._lost
@@ -86,12 +87,12 @@ class Feed:
 
     def _pause_or_resume(self) -> None:
         held = sum(len(window) for window in self._windows.values())
-        if not self._paused and held >= self._waiting:
+        if not self.paused and held >= self._waiting:
             self._consumer.pause(self._consumer.assignment())
-            self._paused = True
-        elif self._paused and held <= self._waiting // 2:
+            self.paused = True
+        elif self.paused and held <= self._waiting // 2:
             self._consumer.resume(self._consumer.assignment())
-            self._paused = False
+            self.paused = False
 
     def _commit(self, *, asynchronous: bool) -> None:
         progress = {
@@ -117,7 +118,7 @@ class Feed:
     def _assigned(self, _consumer: Consumer, partitions: list[TopicPartition]) -> None:
         self._windows = {each.partition: Window() for each in partitions}
         self._positions = {}
-        self._paused = False
+        self.paused = False
 
     def _revoked(self, _consumer: Consumer, _partitions: list[TopicPartition]) -> None:
         self._commit(asynchronous=False)

@@ -96,11 +96,16 @@ class Client:
         self._retains = True
         self._subscribed: Subscriptions | None = None
         self._connection: Connection | None = None
+        self._former: Connection | None = None
+        self._emptied: Connection | None = None
+        """What `leave` emptied, which alone `end_session` may end."""
+        self._away_since = 0.0
         self._up = asyncio.Event()
         self._held = False
         self._task: asyncio.Task[None]
 
     async def __aenter__(self) -> Self:
+        self._away_since = asyncio.get_running_loop().time()
         self._task = asyncio.create_task(self._run(), name=f"mqtt {self.broker}")
         return self
 
@@ -135,6 +140,12 @@ class Client:
     def behind(self, now: float) -> bool:
         """Whether what comes at `now` (the loop's time) may have waited at the broker."""
         return self._lag.behind(now)
+
+    @property
+    def away_s(self) -> float:
+        """For how long it has not been connected; 0 while it is."""
+        now = asyncio.get_running_loop().time()
+        return 0.0 if self._up.is_set() else now - self._away_since
 
     async def connected(self) -> None:
         """Return when connected and subscribed."""
@@ -186,6 +197,7 @@ class Client:
         echo = probe.Echo(probe.topic(self.client_id))
         self._side[echo.topic] = echo.heard
         await leaving.take_the_rest(connection, subscribed.wanted, echo)
+        self._emptied = connection
 
     async def end_session(self) -> None:
         """Disconnect and let the broker forget the session; the client is of no use any more.
@@ -195,8 +207,8 @@ class Client:
         connection = self._connection
         self._task.cancel()
         await asyncio.wait((self._task,))
-        if connection is None:
-            raise ConnectionLost(self.fault)
+        if connection is None or connection is not self._emptied:
+            raise ConnectionLost(self.fault or "it connected again since its session was emptied")
         await leaving.forget(self.connector, connection, self.client_id)
 
     # --- The task ---------------------------------------------------------------------------------
@@ -211,6 +223,10 @@ class Client:
             attempt = 0 if loop.time() - since > STEADY_S else attempt + 1
             log.warning("mqtt connection ended", broker=str(self.broker), why=self.fault)
             await asyncio.sleep(backoff_s(attempt, random.random()))
+            if self._former is not None:
+                # The broker gives it all again: with what is still on its way that would be two windows,
+                # and one more with each connection that ends while Kafka is away.
+                await self._former.emptied()
             if self._on_reconnect is not None:
                 self._on_reconnect()
 
@@ -234,6 +250,7 @@ class Client:
         finally:
             self._up.clear()
             self._connection = None
+            self._away_since = asyncio.get_running_loop().time()
 
     async def _until_closed(self, connection: Connection) -> None:
         marking = asyncio.create_task(self._mark(connection)) if self._marks else None
@@ -278,6 +295,7 @@ class Client:
         connection = await self.connector.open(
             self.level, self._window, self._on_message, self._side
         )
+        self._former = connection
         try:
             answer = await connection.connect(
                 self.client_id,

@@ -255,6 +255,24 @@ def test_receipts_of_an_ended_connection_are_worth_nothing():
     asyncio.run(play())
 
 
+def test_an_ended_connection_is_empty_when_all_it_gave_has_a_receipt():
+    """Only then may another one begin, or each would bring a window of messages more."""
+
+    async def play():
+        connection, _, given = wired(4)
+        connection.data_received(message(1) + message(2))
+        connection.close(ConnectionLost("test"))
+        await turn()
+        emptied = asyncio.ensure_future(connection.emptied())
+        given[0][1].ack()
+        await turn()
+        assert not emptied.done()
+        given[1][1].ack()
+        await asyncio.wait_for(emptied, 5)
+
+    asyncio.run(play())
+
+
 async def shaken(connack, level=5):
     connection, wire, _ = wired(level)
     asyncio.get_running_loop().call_soon(connection.data_received, connack)

@@ -6,7 +6,7 @@ from typing import NamedTuple, get_args
 
 import pytest
 
-from ingest import dispatch
+from ingest import dispatch, downlink
 from ingest.downlink import Dispatcher
 from ingest.errors import ConnectionLost
 from ingest.feed import Taken
@@ -144,6 +144,7 @@ class Broker:
         self.answers = list(answers)
         self.published = []
         self.retained = []
+        self.away_s = 0.0
         self.up = asyncio.Event()
         self.up.set()
 
@@ -168,6 +169,7 @@ class Kept:
     def __init__(self):
         self.records = []
         self.done = []
+        self.crowded = False
 
     def send(self, record, done):
         self.records.append(record)
@@ -190,7 +192,8 @@ def playing(play, *brokers):
         outbox = Kept()
         clock = FakeClock(NOW)
         clients = tuple(Broker(*answers) for answers in brokers)
-        await play(Dispatcher(outbox, clients, clock), outbox, clock, *clients)
+        dispatcher = Dispatcher(outbox, clients, clock, lambda: outbox.crowded)
+        await play(dispatcher, outbox, clock, *clients)
 
     asyncio.run(run())
 
@@ -283,6 +286,27 @@ def test_what_expires_while_the_broker_is_away_is_refused():
         dispatcher.take(taken({**ORDER, "expires_at": NOW + 5}))
         await asyncio.wait_for(dispatcher.idle(), 5)
         assert outbox.told() == [("car-1:7:0", "expired")]
+
+    playing(play, ())
+
+
+def test_a_broker_that_stays_away_does_not_hold_up_the_others_for_ever(monkeypatch):
+    """What never expires waits for it; but not when so much waits that nobody is served."""
+    monkeypatch.setattr(downlink, "_LOOK_S", 0.01)
+
+    async def play(dispatcher, outbox, clock, broker):
+        broker.up.clear()
+        dispatcher.take(taken({**ORDER, "expires_at": None}))
+        broker.away_s = downlink.AWAY_S
+        await asyncio.sleep(0.05)
+        assert outbox.told() == []
+        broker.away_s, outbox.crowded = downlink.AWAY_S - 1, True
+        await asyncio.sleep(0.05)
+        assert outbox.told() == []
+        broker.away_s = downlink.AWAY_S
+        await asyncio.wait_for(dispatcher.idle(), 5)
+        assert outbox.told() == [("car-1:7:0", "broker_away")]
+        assert broker.published == []
 
     playing(play, ())
 

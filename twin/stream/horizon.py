@@ -38,7 +38,7 @@ class Horizon:
         """Everything up to `ends` is told, of which the last arrived then (ms)."""
         for tp, end in ends.items():
             self._next[tp] = end
-            self._until[tp] = max(self._until[tp], arrived[tp])
+            self._until[tp] = max(self._until.get(tp, 0), arrived.get(tp, 0))
 
     def look(self, end_of: Callable[[TP], int | None], now_ms: int, now_s: float) -> dict[int, int]:
         """Partition -> horizon in ms, at most `now_ms`; 0 while nothing is known.
