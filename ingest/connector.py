@@ -16,7 +16,7 @@ from ingest.access import Access
 from ingest.connection import Connection, OnMessage, OnSide, Receipt
 from ingest.errors import ConnectionLost, ProtocolError
 from ingest.packets import Level, Publish
-from ingest.settings import Broker
+from twin.kit.mqtt_address import Broker
 
 CONNECT_S: Final = 10.0
 

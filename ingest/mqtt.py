@@ -28,9 +28,9 @@ from ingest.errors import (
 )
 from ingest.lag import EVERY_S, Lag
 from ingest.packets import FAILURE, Connack, Level, Publish
-from ingest.settings import Broker
 from ingest.topology import Subscriptions, Topology
 from twin.kit import logs
+from twin.kit.mqtt_address import Broker
 from twin.wire.errors import CartwinError
 
 log = logs.get(__name__)

@@ -1,6 +1,6 @@
 """Settings of uplink and downlink: read once from the environment at the entry of the process."""
 
-from typing import Final, NamedTuple
+from typing import Final
 from urllib.parse import urlsplit
 
 from pydantic import Field, ValidationInfo, field_validator
@@ -8,25 +8,12 @@ from pydantic import Field, ValidationInfo, field_validator
 from ingest.access import Access
 from ingest.errors import AccessUnusable
 from ingest.topology import Topology
+from twin.kit.mqtt_address import PORTS, Broker
 from twin.kit.registry_settings import SchemaRegistry
 from twin.kit.settings import Addresses, Settings
 from twin.wire.codec import MAX_MESSAGE_BYTES
 from twin.wire.telemetry import Validation
 
-
-class Broker(NamedTuple):
-    """Where an MQTT broker listens. Its place in MQTT_URLS is its shard number."""
-
-    host: str
-    port: int
-    tls: bool = False
-
-    def __str__(self) -> str:
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"mqtt{'s' if self.tls else ''}://{host}:{self.port}"
-
-
-_PORTS: Final = {"mqtt": 1883, "mqtts": 8883}
 _ALL: Final = "all"
 
 
@@ -46,12 +33,12 @@ def _broker(url: str) -> Broker:
     except ValueError:
         # Not in its words: they quote what stands where the port should, maybe a password.
         raise ValueError(wanted) from None
-    if parts.scheme not in _PORTS or not parts.hostname or "@" in parts.netloc:
+    if parts.scheme not in PORTS or not parts.hostname or "@" in parts.netloc:
         raise ValueError(wanted)
     if parts.path or parts.query or parts.fragment:
         raise ValueError(f"something follows the port; {wanted}")
     return Broker(
-        parts.hostname, _PORTS[parts.scheme] if port is None else port, parts.scheme == "mqtts"
+        parts.hostname, PORTS[parts.scheme] if port is None else port, parts.scheme == "mqtts"
     )
 
 

@@ -22,8 +22,9 @@ from ingest.mqtt import Client
 from ingest.orphans import Orphans
 from ingest.outbox import Outbox
 from ingest.relay import Relay
-from ingest.settings import Broker, UplinkSettings
+from ingest.settings import UplinkSettings
 from twin.kit import logs, metrics
+from twin.kit.mqtt_address import Broker
 from twin.wire.errors import WireError
 
 log = logs.get(__name__)

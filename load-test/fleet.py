@@ -15,9 +15,9 @@ import fleet_options
 from car_log import CarLog
 from drive import Drive
 from models.simulator import Truth
-from twin.client.access import Broker
 from twin.client.car import Car
 from twin.client.store import Store
+from twin.kit.mqtt_address import Broker
 
 MODELS = ("m1", "m2", "m3")
 FIRMWARE = "2000"

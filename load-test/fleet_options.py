@@ -10,7 +10,8 @@ from typing import Any, Final
 
 from drive import Plan
 from twin.client import access
-from twin.client.access import Broker, Certificates
+from twin.client.access import Certificates
+from twin.kit.mqtt_address import Broker
 
 LOCAL_BROKER: Final = "mqtt://127.0.0.1:1883"
 VERSIONS: Final = {"3.1.1": 4, "5": 5}

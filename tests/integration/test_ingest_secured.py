@@ -11,9 +11,9 @@ import pytest
 
 from ingest.access import Access
 from ingest.mqtt import Client
-from ingest.settings import Broker
 from tests.mosquittos import own_mosquitto
 from tests.processes import Process, until
+from twin.kit.mqtt_address import Broker
 from twin.local.data import Endpoints
 
 pytestmark = pytest.mark.integration

@@ -10,8 +10,8 @@ from ingest.access import Access
 from ingest.connection import Connection
 from ingest.errors import ConnectionLost, SessionTakenOver
 from ingest.mqtt import BACKOFF_FIRST_S, BACKOFF_LAST_S, Client, backoff_s
-from ingest.settings import Broker
 from ingest.topology import ORDERED, SHARED, Topology
+from twin.kit.mqtt_address import Broker
 from twin.wire.topics import UP_FILTERS
 
 CONNACK_4, CONNACK_4_PRESENT = bytes.fromhex("20020000"), bytes.fromhex("20020100")

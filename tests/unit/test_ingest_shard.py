@@ -8,8 +8,9 @@ from ingest import probe, shard
 from ingest.acks import Acks, Asked
 from ingest.errors import ConnectionLost, KafkaRefused
 from ingest.relay import Relay, Told, read
-from ingest.settings import Broker, UplinkSettings
+from ingest.settings import UplinkSettings
 from ingest.shard import Shard
+from twin.kit.mqtt_address import Broker
 
 BROKER = Broker("nowhere", 1883)
 QUEUE = f"{BROKER} queue"

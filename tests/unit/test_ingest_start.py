@@ -9,8 +9,9 @@ from ingest.__main__ import main
 from ingest.access import Access
 from ingest.errors import AccessUnusable
 from ingest.packets import User
-from ingest.settings import Broker, DownlinkSettings, UplinkSettings, parse_brokers
+from ingest.settings import DownlinkSettings, UplinkSettings, parse_brokers
 from ingest.topology import Topology
+from twin.kit.mqtt_address import Broker
 
 
 def test_the_place_in_the_list_is_the_shard():

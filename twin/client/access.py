@@ -7,22 +7,10 @@ side knows of TLS; uplink and downlink have theirs in `ingest.access`, which say
 
 import ssl
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import NamedTuple
 from urllib.parse import urlsplit
 
-_PORTS: Final = {"mqtt": 1883, "mqtts": 8883}
-
-
-class Broker(NamedTuple):
-    """Where an MQTT broker listens."""
-
-    host: str
-    port: int
-    tls: bool = False
-
-    def __str__(self) -> str:
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"mqtt{'s' if self.tls else ''}://{host}:{self.port}"
+from twin.kit.mqtt_address import PORTS, Broker
 
 
 def broker(url: str) -> Broker:
@@ -31,7 +19,7 @@ def broker(url: str) -> Broker:
         parts = urlsplit(url)
         port = parts.port
         rest = parts.username or parts.path or parts.query or parts.fragment
-        known = parts.scheme in _PORTS and parts.hostname and port != 0 and not rest
+        known = parts.scheme in PORTS and parts.hostname and port != 0 and not rest
     except ValueError:
         known = None
     if not known or parts.hostname is None:
@@ -39,7 +27,7 @@ def broker(url: str) -> Broker:
             f"{url!r} is no MQTT address: mqtt://host:port is accepted, mqtts:// with TLS, several"
             " separated by commas"
         )
-    return Broker(parts.hostname, port or _PORTS[parts.scheme], parts.scheme == "mqtts")
+    return Broker(parts.hostname, port or PORTS[parts.scheme], parts.scheme == "mqtts")
 
 
 def context(ca_file: str, cert_file: str = "", key_file: str = "") -> ssl.SSLContext:

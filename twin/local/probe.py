@@ -14,6 +14,7 @@ from confluent_kafka.admin import AdminClient
 
 from twin.client import access
 from twin.kit.kafka import admin
+from twin.kit.mqtt_address import Broker
 from twin.local import mqtt_frame
 from twin.local.errors import Died, Interrupted, LocalError, NotReady
 from twin.local.process import Child, tail
@@ -157,7 +158,7 @@ def check_redis_url(url: str) -> None:
         ) from None
 
 
-def mqtt_address(url: str) -> access.Broker:
+def mqtt_address(url: str) -> Broker:
     """The broker at mqtt://host:port or mqtts://..; raises `LocalError` for anything else."""
     try:
         return access.broker(url)
