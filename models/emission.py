@@ -82,12 +82,12 @@ def score_record(
 ) -> Score:
     """The record for topic `scores`; its id is the same again when the row is scored again."""
     models: dict[str, ModelScore] = {}
-    if verdict.score is not None and verdict.residuals is not None:
+    if verdict.score is not None and verdict.deviations is not None:
         models["autoencoder"] = ModelScore(
             version=model.version,
             score=_short(verdict.score),
             threshold=_short(model.autoencoder.threshold),
-            signals=shares(verdict.residuals),
+            signals=shares(verdict.deviations),
         )
     if verdict.probability is not None:
         models["lstm"] = ModelScore(
@@ -111,9 +111,9 @@ def score_record(
     )
 
 
-def shares(residuals: Floats) -> list[SignalShare]:
+def shares(deviations: Floats) -> list[SignalShare]:
     """The signals behind a score: each one's share of the squared residuals, at most EVIDENCE."""
-    squares = np.square(residuals.astype(np.float64))
+    squares = np.square(deviations.astype(np.float64))
     total = float(squares.sum()) or 1.0
     by_signal: dict[str, float] = {}
     for name, square in zip(FEATURES, squares.tolist(), strict=True):

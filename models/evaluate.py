@@ -80,14 +80,19 @@ def events(lives: Sequence[Life], alarm: Mask) -> dict[str, Any]:
 
     A failure counts when it lies within the car's rows; it is detected by an alarm that stands at
     some row between onset and failure. `lead_s` is the median time on the clock from the first such
-    row to the failure. A false alarm is a healthy car, or one before its onset, that alarmed.
+    row to the failure. A false alarm is a healthy car, or one before its onset, that alarmed;
+    `false_episodes` counts every alarm that opened in `healthy_s` seconds of such time.
     """
     leads: dict[str, list[float]] = {}
     missed: dict[str, int] = {}
-    false_healthy = false_early = healthy = 0
+    false_healthy = false_early = healthy = episodes = 0
+    healthy_ms = 0
     for life in lives:
         stands = alarm[life.rows]
         fate = life.fate
+        sound = fate.healthy(life.times, 0)
+        episodes += int((stands & sound & ~np.append(False, stands[:-1])).sum())
+        healthy_ms += int(np.ptp(life.times[sound])) if sound.any() else 0
         if fate.mode is None or fate.onset is None or fate.failure is None:
             healthy += 1
             false_healthy += bool(stands.any())
@@ -108,6 +113,8 @@ def events(lives: Sequence[Life], alarm: Mask) -> dict[str, Any]:
         "healthy": healthy,
         "false_alarms": false_healthy,
         "false_alarms_before_onset": false_early,
+        "false_episodes": episodes,
+        "healthy_s": round(healthy_ms / 1000),
         "by_mode": by_mode,
     }
 
@@ -138,7 +145,7 @@ def report(
     The baseline's scores (rows,) are NaN where a row is not valid.
     """
     traced = trace(model, columns)
-    lives = _lives(columns, fates)
+    lives = lives_of(columns, fates)
     labels = np.zeros(len(columns), dtype=bool)
     for life in lives:
         labels[life.rows] = life.fate.label(life.times, horizon_ms)
@@ -147,11 +154,11 @@ def report(
     scores, limit = baseline
     detectors = {
         "scorer": (traced.alarm, None),
-        "autoencoder": _alarms(
+        "autoencoder": alarms(
             lives, traced.score, model.autoencoder.threshold, model.autoencoder.debounce
         ),
-        "lstm": _alarms(lives, traced.probability, model.lstm.threshold, model.lstm.debounce),
-        "pca": _alarms(lives, scores, limit, model.autoencoder.debounce),
+        "lstm": alarms(lives, traced.probability, model.lstm.threshold, model.lstm.debounce),
+        "pca": alarms(lives, scores, limit, model.autoencoder.debounce),
     }
     found: dict[str, Any] = {}
     for name, (alarm, values) in detectors.items():
@@ -177,7 +184,7 @@ def report(
     }
 
 
-def _alarms(
+def alarms(
     lives: Sequence[Life], values: NDArray[np.floating[Any]], threshold: float, policy: Debounce
 ) -> tuple[Mask, NDArray[np.floating[Any]]]:
     alarm = np.zeros(values.size, dtype=bool)
@@ -186,7 +193,7 @@ def _alarms(
     return alarm, values
 
 
-def _lives(columns: Columns, fates: Mapping[str, Fate]) -> list[Life]:
+def lives_of(columns: Columns, fates: Mapping[str, Fate]) -> list[Life]:
     order = np.argsort(columns.life, kind="stable")
     bounds = np.searchsorted(columns.life[order], np.arange(len(columns.lives) + 1))
     lives = []

@@ -6,8 +6,7 @@ A feature is what a sensor says beyond what the other sensors let expect, so tha
 whether the car stands or drives: temperature over the regulated one, air flow over the flow that
 this throttle and speed give, voltage under the pack's line, vibration over that of a healthy shaft.
 The expectation is the vehicle type's data sheet (`NOMINAL`), rough on purpose: the model learns the
-rest. There is no baseline per vehicle: a car that was degraded already when a scorer first saw it,
-or saw it again after a restart, would teach its fault as its normal. Tyres and firmware are left
+rest. What is a car's own offset is taken out later, from residuals (`trend`). Tyres and firmware are left
 out: they say nothing about the engine.
 
 A row that lacks an input is not valid, and nothing is imputed. A window is WINDOW valid rows of one
@@ -90,8 +89,22 @@ NOMINAL: Final[dict[str, float]] = {
 }
 """What the data sheet of the vehicle type says; every figure enters `feature_hash`."""
 
+REGIMES: Final = ("warming", "standing", "slow", "fast")
+"""What an engine is at, for which a signal's noise and a fault's signs differ."""
+
+_STANDS: Final = 0.5  # m/s, below
+_SLOW: Final = 16.0  # m/s, below
+
 Features = NDArray[np.float32]
 Index = NDArray[np.int64]
+
+
+def regimes(features: Features) -> Index:
+    """Index into REGIMES for rows (n, FEATURES)."""
+    speed = features[:, FEATURES.index("speed")]
+    cold = features[:, FEATURES.index("coolant_excess")] <= NOMINAL["coolant_cold_floor"]
+    moving = np.where(speed < _STANDS, 1, np.where(speed < _SLOW, 2, 3))
+    return np.where(cold, 0, moving).astype(np.int64)
 
 
 def signal_matrix(rows: Sequence[Mapping[str, float]]) -> NDArray[np.float64]:
@@ -175,7 +188,17 @@ def feature_hash() -> str:
         ]
     )
     features, _ = compute(probe)
-    said = [INPUTS, FEATURES, NOMINAL, WINDOW, MAX_GAP_MS, [f"{x:.4e}" for x in features.ravel()]]
+    said = [
+        INPUTS,
+        FEATURES,
+        REGIMES,
+        _STANDS,
+        _SLOW,
+        NOMINAL,
+        WINDOW,
+        MAX_GAP_MS,
+        [f"{x:.4e}" for x in features.ravel()],
+    ]
     return hashlib.sha256(json.dumps(said).encode()).hexdigest()[:16]
 
 
@@ -235,6 +258,7 @@ class WindowStore:
         self._count = np.zeros(capacity, dtype=np.int64)  # rows since the last break
         self._newest = np.zeros(capacity, dtype=np.int64)  # event time, when count > 0
         self._arrived = np.zeros(capacity, dtype=np.int64)  # clock, for giving slots back
+        self._handed: list[int] = []
 
     def __len__(self) -> int:
         return len(self._ids)
@@ -266,12 +290,17 @@ class WindowStore:
             slots[i] = slot
         return slots
 
+    def handed_over(self) -> Index:
+        """Slots that went to another vehicle since this was last asked."""
+        handed, self._handed = self._handed, []
+        return np.array(handed, dtype=np.int64)
+
     def push(self, vehicles: Index, features: Features, event_times: Index) -> Pushed:
         """Take valid rows in order of arrival; `vehicles` are slots from `index`, none negative."""
         late = np.zeros(vehicles.size, dtype=bool)
         ends = [np.empty(0, dtype=np.int64)]
         found = [np.empty((0, WINDOW, len(FEATURES)), dtype=np.float32)]
-        for rows in _rounds(vehicles):
+        for rows in rounds(vehicles):
             slots, times = vehicles[rows], event_times[rows]
             stale = (self._count[slots] > 0) & (times <= self._newest[slots])
             late[rows[stale]] = True
@@ -319,10 +348,11 @@ class WindowStore:
         self._ids[slot] = vehicle_id
         self._slots[vehicle_id] = slot
         self._count[slot] = 0
+        self._handed.append(slot)
         return slot
 
 
-def _rounds(vehicles: Index) -> list[Index]:
+def rounds(vehicles: Index) -> list[Index]:
     """Rows by occurrence: first the first row of every vehicle, then every second, and so on."""
     if not vehicles.size:
         return []

@@ -13,14 +13,15 @@ from models.calibration import platt
 from models.debounce import Debounce
 from models.errors import NotEnoughData
 from models.examples import Data
-from models.features import WINDOW, Features, windows
+from models.features import REGIMES, WINDOW, Features, regimes, windows
 from models.labels import PARTS
 from models.network import Floats, Scaler
 from models.threshold import above_all, alarm_level, extreme
+from models.trend import Norms, Trends
 
 DEBOUNCE: Final = Debounce(k=8, n=12, calm=60, release=0.8)
 """A worn shaft is silent at a red light: an alarm closes only after a minute of calm at 1 Hz."""
-ALARM_SHARE: Final = 1e-5
+ALARM_SHARE: Final = 1e-3
 """Of healthy cars that may raise an alarm in one history, as the fitted tail says."""
 MIN_PROBABILITY: Final = 0.7
 """An alarm of the LSTM should be right seven times out of ten at the least."""
@@ -28,6 +29,10 @@ STRIDE: Final = 4
 """Every so manieth window is trained on; neighbours differ in one row of 32."""
 
 _SCALE_QUANTILE: Final = 0.99
+_SIGNAL_SHARE: Final = 1e-3
+"""Of healthy cars whose deviation of one signal in one regime reaches 1 in one history."""
+_CARS: Final = 10
+"""A regime that fewer healthy calibration cars were in is not judged."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +42,7 @@ class Trained:
     scaler: Scaler
     autoencoder: keras.Model
     scales: Floats
+    norms: Norms
     autoencoder_threshold: float
     lstm: keras.Model
     line: tuple[float, float]
@@ -95,14 +101,19 @@ def _calibrate(
         raise NotEnoughData(
             f"{len(cars)} healthy vehicles to calibrate on; at least 2 are needed, simulate more"
         )
-    residuals = network.evaluate_residuals(autoencoder, scaler, data.features[part])
-    scales = np.maximum(np.quantile(residuals[data.healthy[part]], _SCALE_QUANTILE, axis=0), 1e-6)
+    residuals = network.evaluate_residuals(autoencoder, scaler, data.features)
+    healthy = np.abs(residuals[part & data.healthy])
+    scales = np.maximum(np.quantile(healthy, _SCALE_QUANTILE, axis=0), 1e-6).astype(np.float32)
+    residuals /= scales
+    norms = _norms(data, residuals)
     pca = Pca.fit(rows["train"], rows["calibrate"])
     ends, found = windows(data.features[part], life, data.columns.event_time[part])
     logits = network.evaluate_logits(lstm, scaler, found)
     line = platt(logits, data.label[part][ends])
 
     def levels(values: NDArray[Any], lives: NDArray[np.int64]) -> list[float]:
+        told = ~np.isnan(values)
+        values, lives = values[told], lives[told]
         found = (alarm_level(values[lives == car], DEBOUNCE.k, DEBOUNCE.n) for car in cars)
         known = [level for level in found if np.isfinite(level)]
         if len(known) < 2:
@@ -113,11 +124,12 @@ def _calibrate(
         return known
 
     chance = line[0] * above_all(levels(logits, life[ends])) + line[1]
-    anomaly = levels((residuals / scales).max(axis=1), life)
+    anomaly = levels(deviations(norms, data.features[part], residuals[part], life), life)
     return Trained(
         scaler=scaler,
         autoencoder=autoencoder,
-        scales=scales.astype(np.float32),
+        scales=scales,
+        norms=norms,
         autoencoder_threshold=extreme(anomaly, ALARM_SHARE),
         lstm=lstm,
         line=line,
@@ -125,6 +137,39 @@ def _calibrate(
         pca=pca,
         pca_threshold=extreme(levels(pca.scores(data.features[part]), life), ALARM_SHARE),
     )
+
+
+def _norms(data: Data, residuals: Floats) -> Norms:
+    """Spread between healthy cars from all but the test cars, scale from calibration cars.
+
+    Each signal in each regime has its own tail: one threshold over all would be ruled by the heaviest
+    (a standing car's current, when the fan runs), and hide faults in the others.
+    """
+    known = data.healthy & ~data.of("test")
+    state = regimes(data.features)
+    norms = Norms.unscaled(residuals[known], state[known], data.columns.life[known])
+    rows = data.healthy & data.of("calibrate")
+    lives, state = data.columns.life[rows], state[rows]
+    each = Trends(norms).walk(lives, state, residuals[rows])
+    scale = np.full(each.shape[1:], np.inf, np.float32)
+    for regime in range(len(REGIMES)):
+        there = (state == regime) & ~np.isnan(each[:, regime, 0])
+        cars = [each[there & (lives == life), regime] for life in np.unique(lives[there])]
+        cars = [car for car in cars if len(car) >= DEBOUNCE.k]
+        if len(cars) < _CARS:
+            continue
+        for feature in range(each.shape[2]):
+            levels = [alarm_level(car[:, feature], DEBOUNCE.k, DEBOUNCE.n) for car in cars]
+            scale[regime, feature] = extreme(levels, _SIGNAL_SHARE)
+    return norms.scaled(scale)
+
+
+def deviations(
+    norms: Norms, features: Features, residuals: Floats, lives: NDArray[np.int64]
+) -> Floats:
+    """The score (n,) that the scorer gives rows in order of arrival; NaN where it gives none."""
+    score: Floats = Trends(norms).push(lives, regimes(features), residuals).max(axis=1)
+    return score
 
 
 def _telling(advance: progress.Advance) -> network.Told:

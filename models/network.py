@@ -9,6 +9,9 @@ a hundred rows.
 LSTM: a window of features to the logit of "fails within the horizon, or has failed", trained on
 labels with class weights; Platt's line turns the logit into a probability that means what it says.
 
+A `Layout` says which features are rebuilt and what is hidden meanwhile; today's fleet rebuilds each
+of its features and hides that one (`FLEET`).
+
 Scaler, residual scales and Platt's line are constants of the exported graph: raw features go in,
 scores come out.
 """
@@ -29,12 +32,37 @@ UNITS: Final = 32
 BATCH: Final = 512
 
 _WIDTH: Final = len(FEATURES)
-_HIDDEN: Final = (48, 24, 48)
-_MASKED: Final = 0.3  # of the other features, besides the one that is always masked
 _LIMIT: Final = 10.0  # standard deviations; beyond, a feature says no more
 
 Floats = NDArray[np.float32]
 Mask = NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """How an autoencoder sees a row of `width` features, and the size of its layers.
+
+    `targets` (t,) are the columns that are rebuilt and `hides` (t, width) what is hidden while each
+    of them is: itself, and whatever else was made of the same sensor. `regimes` are the columns, if
+    any, that hold a 1 for the row's regime and 0 otherwise; residual scales are then (regimes, t).
+    `masked` is the share of other targets hidden as well in training.
+    """
+
+    targets: tuple[int, ...]
+    hides: Mask
+    regimes: tuple[int, ...] = ()
+    hidden: tuple[int, ...] = (48, 24, 48)
+    masked: float = 0.3
+
+    @property
+    def width(self) -> int:
+        """Features of a row."""
+        return self.hides.shape[1]
+
+
+FLEET: Final = Layout(tuple(range(_WIDTH)), np.eye(_WIDTH, dtype=bool))
+"""Every feature is rebuilt, and only it is hidden."""
+
 Told = Callable[[int, dict[str, float]], None]
 """Told the number of each finished epoch (from 1) and its losses."""
 
@@ -64,29 +92,39 @@ def seed(number: int) -> None:
 
 
 def train_autoencoder(
-    rows: Features, validation: Features, scaler: Scaler, epochs: int, told: Told
+    rows: Features,
+    validation: Features,
+    scaler: Scaler,
+    epochs: int,
+    told: Told,
+    layout: Layout = FLEET,
 ) -> keras.Model:
     """(masked standardised row, mask) -> rebuilt standardised row; from healthy rows."""
-    layers = [keras.layers.Dense(width, activation="gelu") for width in _HIDDEN]
-    network = keras.Sequential([keras.Input((2 * _WIDTH,)), *layers, keras.layers.Dense(_WIDTH)])
+    width, targets = layout.width, len(layout.targets)
+    hides = tf.constant(layout.hides, tf.float32)
+    layers = [keras.layers.Dense(units, activation="gelu") for units in layout.hidden]
+    network = keras.Sequential([keras.Input((2 * width,)), *layers, keras.layers.Dense(width)])
 
     def loss(target: Any, rebuilt: Any) -> Any:
-        row, mask = target[:, :_WIDTH], target[:, _WIDTH:]
+        row, mask = target[:, :width], target[:, width:]
         return tf.reduce_sum(mask * tf.square(row - rebuilt)) / tf.reduce_sum(mask)
 
     def masked(row: Any) -> tuple[Any, Any]:
-        shape = tf.shape(row)
-        one = tf.one_hot(tf.random.uniform(shape[:1], 0, _WIDTH, tf.int32), _WIDTH)
-        more = tf.cast(tf.random.uniform(shape) < _MASKED, tf.float32)
-        mask = tf.maximum(one, more)
+        rows = tf.shape(row)[0]
+        one = tf.one_hot(tf.random.uniform((rows,), 0, targets, tf.int32), targets)
+        more = tf.cast(tf.random.uniform((rows, targets)) < layout.masked, tf.float32)
+        mask = tf.minimum(tf.maximum(one, more) @ hides, 1)
         return tf.concat([row * (1 - mask), mask], 1), tf.concat([row, mask], 1)
 
     network.compile(optimizer=keras.optimizers.Adam(3e-3), loss=loss)
     data = _sampled((scaler(rows),)).map(masked)
-    # Each feature of each validation row masked once: the same check after every epoch.
+    # Each target of each validation row hidden once: the same check after every epoch.
     checked = scaler(validation)
     check = tf.data.Dataset.from_tensors(
-        (_each_masked(checked), tf.concat([tf.repeat(checked, _WIDTH, 0), _masks(checked)], 1))
+        (
+            _each_masked(checked, layout),
+            tf.concat([tf.repeat(checked, targets, 0), _masks(checked, layout)], 1),
+        )
     )
     _fit(network, data, len(rows), check, epochs, told)
     return network
@@ -158,26 +196,29 @@ def _fit(
     )
 
 
-def _masks(rows: Any) -> Any:
-    return tf.tile(tf.eye(_WIDTH), [tf.shape(rows)[0], 1])
+def _masks(rows: Any, layout: Layout) -> Any:
+    return tf.tile(tf.constant(layout.hides, tf.float32), [tf.shape(rows)[0], 1])
 
 
-def _each_masked(rows: Any) -> Any:
-    """(n, FEATURES) -> (n * FEATURES, 2 * FEATURES): every row once for each masked feature."""
-    masks = _masks(rows)
-    return tf.concat([tf.repeat(rows, _WIDTH, 0) * (1 - masks), masks], 1)
+def _each_masked(rows: Any, layout: Layout) -> Any:
+    """(n, width) -> (n * targets, 2 * width): every row once for each target, hidden."""
+    masks = _masks(rows, layout)
+    return tf.concat([tf.repeat(rows, len(layout.targets), 0) * (1 - masks), masks], 1)
 
 
-def residuals(network: keras.Model, scaler: Scaler, rows: Any) -> Any:
-    """How far each feature (n, FEATURES) lies from what the others let expect, in deviations."""
-    scaled = scaler(rows)
-    rebuilt = tf.reshape(network(_each_masked(scaled)), (-1, _WIDTH, _WIDTH))
-    return tf.abs(scaled - tf.linalg.diag_part(rebuilt))
+def residuals(network: keras.Model, scaler: Scaler, rows: Any, layout: Layout = FLEET) -> Any:
+    """How far each target (n, targets) lies from what the rest let expect, in deviations."""
+    scaled, targets = scaler(rows), len(layout.targets)
+    rebuilt = tf.reshape(network(_each_masked(scaled, layout)), (-1, targets, layout.width))
+    own = tf.gather(rebuilt, layout.targets, axis=2)
+    return tf.abs(tf.gather(scaled, layout.targets, axis=1) - tf.linalg.diag_part(own))
 
 
-def evaluate_residuals(network: keras.Model, scaler: Scaler, rows: Features) -> Floats:
+def evaluate_residuals(
+    network: keras.Model, scaler: Scaler, rows: Features, layout: Layout = FLEET
+) -> Floats:
     """`residuals` of any number of rows."""
-    return _evaluate(lambda part: residuals(network, scaler, part), rows, 4096)
+    return _evaluate(lambda part: residuals(network, scaler, part, layout), rows, 4096)
 
 
 def evaluate_logits(network: keras.Model, scaler: Scaler, windows: Features) -> Floats:
@@ -195,14 +236,20 @@ def _evaluate(compute: Callable[[Any], Any], inputs: Features, at_once: int) -> 
     return np.concatenate(parts)
 
 
-def export_autoencoder(network: keras.Model, scaler: Scaler, scales: Floats, folder: Path) -> None:
-    """SavedModel with `serve(rows [n, FEATURES]) -> (scores [n], residuals [n, FEATURES])`."""
+def export_autoencoder(
+    network: keras.Model, scaler: Scaler, scales: Floats, folder: Path, layout: Layout = FLEET
+) -> None:
+    """SavedModel with `serve(rows [n, width]) -> (scores [n], residuals [n, targets])`.
+
+    `scales` is (targets,), or (regimes, targets) for a layout with regimes.
+    """
 
     def serve(rows: Any) -> Any:
-        scaled = residuals(network, scaler, rows) / scales
+        unit = tf.gather(rows, layout.regimes, axis=1) @ scales if layout.regimes else scales
+        scaled = residuals(network, scaler, rows, layout) / unit
         return tf.reduce_max(scaled, axis=1), scaled
 
-    _export(network, serve, (_WIDTH,), folder)
+    _export(network, serve, (layout.width,), folder)
 
 
 def export_lstm(

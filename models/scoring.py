@@ -10,6 +10,7 @@ input or is suspect leaves the car's state alone until MAX_GAP_MS passed without
 then on, as for a car that never sent one, its state is insufficient_data (an open alarm stays).
 """
 
+import math
 from collections import Counter, OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -19,7 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.debounce import Debounce, Debounced, health
-from models.features import MAX_GAP_MS, Features, Index, Pushed, WindowStore, compute
+from models.features import MAX_GAP_MS, Features, Index, Pushed, WindowStore, compute, regimes
+from models.trend import Norms, Trends
 from twin.wire.records import HealthState
 
 Floats = NDArray[np.float32]
@@ -40,9 +42,10 @@ class Model(Protocol):
     horizon_s: int
     autoencoder: Gate
     lstm: Gate
+    norms: Norms
 
     def rows(self, features: Features) -> tuple[Floats, Floats]:
-        """Anomaly scores (n,) and residuals per feature (n, FEATURES) of valid rows."""
+        """Largest residual (n,) and signed residuals (n, FEATURES) of valid rows alone."""
         ...
 
     def windows(self, windows: Features) -> Floats:
@@ -77,7 +80,7 @@ class Verdict:
     row: int
     state: HealthState
     score: float | None = None
-    residuals: Floats | None = None
+    deviations: Floats | None = None
     probability: float | None = None
 
 
@@ -86,6 +89,7 @@ class _Prepared:
     batch: Batch
     rows: Index  # of the batch, good and not late
     features: Features
+    slots: Index
     pushed: Pushed
     ends: Index  # of the batch
     unusable: Index
@@ -97,6 +101,7 @@ class Vehicles:
 
     limit: int
     store: WindowStore = field(init=False)
+    trends: Trends | None = None
     cars: OrderedDict[str, Car] = field(default_factory=OrderedDict)
     counts: Counter[str] = field(default_factory=Counter)
     """Rows by result: scored, late, incomplete, suspect, no_room."""
@@ -109,6 +114,8 @@ class Vehicles:
         features, complete = compute(batch.signals)
         good = np.flatnonzero(complete & batch.usable)
         slots = self.store.index([batch.ids[i] for i in good.tolist()], now_ms)
+        if self.trends is not None:
+            self.trends.forget(self.store.handed_over())
         kept = good[slots >= 0]
         pushed = self.store.push(slots[slots >= 0], features[kept], batch.event_times[kept])
         rows = kept[~pushed.late]
@@ -120,17 +127,22 @@ class Vehicles:
             incomplete=int((batch.usable & ~complete).sum()),
         )
         unusable = np.flatnonzero(~(complete & batch.usable))
-        return _Prepared(batch, rows, features[rows], pushed, kept[pushed.ends], unusable)
+        taken = slots[slots >= 0][~pushed.late]
+        return _Prepared(batch, rows, features[rows], taken, pushed, kept[pushed.ends], unusable)
 
     def judge(
-        self, model: Model, prepared: _Prepared, scores: Floats, residuals: Floats, chances: Floats
+        self, model: Model, prepared: _Prepared, residuals: Floats, chances: Floats
     ) -> list[Verdict]:
         """Verdicts of a prepared batch, in order of arrival."""
         batch = prepared.batch
+        if self.trends is None:
+            self.trends = Trends(model.norms)
+        state = regimes(prepared.features)
+        deviations = self.trends.push(prepared.slots, state, residuals)
         chance = dict(zip(prepared.ends.tolist(), chances.tolist(), strict=True))
         verdicts = []
         place = dict(zip(prepared.rows.tolist(), range(prepared.rows.size), strict=True))
-        values = scores.tolist()
+        values = deviations.max(axis=1).tolist()
         for row in np.union1d(prepared.rows, prepared.unusable).tolist():
             car = self._car(model, batch.ids[row])
             at = int(batch.event_times[row])
@@ -142,8 +154,10 @@ class Vehicles:
                 continue
             probability = chance.get(row)
             car.good_at = at
-            car.state = _advance(model, car, values[i], probability)
-            verdicts.append(Verdict(row, car.state, values[i], residuals[i], probability))
+            score = None if math.isnan(values[i]) else values[i]
+            car.state = _advance(model, car, score, probability)
+            told = None if score is None else deviations[i]
+            verdicts.append(Verdict(row, car.state, score, told, probability))
         return verdicts
 
     def adopt(self, model: Model) -> None:
@@ -151,6 +165,7 @@ class Vehicles:
         for car in self.cars.values():
             car.autoencoder.forget_rows(model.autoencoder.debounce)
             car.lstm.forget_rows(model.lstm.debounce)
+        self.trends = None
 
     def _car(self, model: Model, vehicle_id: str) -> Car:
         car = self.cars.get(vehicle_id)
@@ -169,20 +184,26 @@ def assess(
 ) -> list[list[Verdict]]:
     """Verdicts for each batch of `work`; each model is called once for all of them."""
     prepared = [vehicles.prepare(batch, now_ms) for vehicles, batch in work]
-    scores, residuals = model.rows(np.concatenate([p.features for p in prepared]))
+    _, residuals = model.rows(np.concatenate([p.features for p in prepared]))
     chances = model.windows(np.concatenate([p.pushed.windows for p in prepared]))
     verdicts = []
     row = window = 0
     for (vehicles, _), p in zip(work, prepared, strict=True):
         rows, windows = slice(row, row + p.rows.size), slice(window, window + p.ends.size)
-        verdicts.append(vehicles.judge(model, p, scores[rows], residuals[rows], chances[windows]))
+        verdicts.append(vehicles.judge(model, p, residuals[rows], chances[windows]))
         row, window = rows.stop, windows.stop
     return verdicts
 
 
-def _advance(model: Model, car: Car, score: float, probability: float | None) -> HealthState:
-    autoencoder = car.autoencoder.push(score, model.autoencoder.threshold)
+def _advance(model: Model, car: Car, score: float | None, probability: float | None) -> HealthState:
+    lstm = None
     if probability is not None:
-        return health(autoencoder, car.lstm.push(probability, model.lstm.threshold))
-    # While a window fills again after a hole, an alarm of the LSTM stays open.
-    return health(autoencoder, "alarm" if car.lstm.alarm else None)
+        lstm = car.lstm.push(probability, model.lstm.threshold)
+    elif car.lstm.alarm:  # while a window fills again after a hole, it stays open
+        lstm = "alarm"
+    if score is not None:
+        return health(car.autoencoder.push(score, model.autoencoder.threshold), lstm)
+    # No baseline yet: of a new car, or for a model that was just swapped in.
+    if car.autoencoder.alarm or lstm == "alarm":
+        return "alarm"
+    return car.state

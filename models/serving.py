@@ -18,6 +18,7 @@ from models.debounce import Debounce
 from models.errors import ArtefactRefused
 from models.features import FEATURES, WINDOW, Features, feature_hash
 from models.scoring import Floats, Gate
+from models.trend import Norms
 
 BUCKETS: Final = (1, 16, 128, 1024)
 TOLERANCE: Final = 1e-4
@@ -41,6 +42,7 @@ class Loaded:
         self.horizon_s = int(manifest["horizon_s"])
         self.autoencoder = _gate(manifest["autoencoder"])
         self.lstm = _gate(manifest["lstm"])
+        self.norms = Norms.from_json(manifest["autoencoder"]["norms"])
         # The loaded objects own the variables: they must live as long as their functions.
         self._saved = [
             tf.saved_model.load(str(artefact.folder / part))

@@ -62,7 +62,7 @@ def train(bootstrap: str, options: Options, form: progress.Form, *, now_ms: int)
         read_s = time.monotonic() - began
         data = prepare(columns, truth, horizon_ms=options.horizon_ms, seed=options.seed)
         trained = fit(data, seed=options.seed, epochs=options.epochs, form=form)
-        made, metrics = _store(data, trained, options, stretch, now_ms)
+        made, metrics = store(data, trained, options, stretch, now_ms)
     why = shortcomings(metrics["summary"])
     promoted = not why or options.promote_anyway
     if promoted:
@@ -85,7 +85,7 @@ def train(bootstrap: str, options: Options, form: progress.Form, *, now_ms: int)
     }
 
 
-def _store(
+def store(
     data: Data, trained: Trained, options: Options, stretch: Stretch, now_ms: int
 ) -> tuple[stored.Artefact, dict[str, Any]]:
     """Export, measure what was exported on the test cars, publish."""
@@ -139,6 +139,7 @@ def _manifest(trained: Trained, options: Options, stretch: Stretch) -> dict[str,
                 "std": trained.scaler.std.tolist(),
             },
             "residual_scales": trained.scales.tolist(),
+            "norms": trained.norms.to_json(),
         },
         "lstm": {
             "threshold": trained.lstm_threshold,

@@ -5,29 +5,41 @@ from collections.abc import Sequence
 import numpy as np
 
 from models.debounce import Debounce
-from models.features import FEATURES, INPUTS
+from models.features import FEATURES, INPUTS, REGIMES
 from models.scoring import Batch, Gate
+from models.trend import Norms
 from twin.wire.telemetry import Telemetry
 
 T0 = 1_790_000_000_000
 POLICY = Debounce(k=2, n=3, calm=3, release=0.8)
 
 
+def norms(**scale: float) -> Norms:
+    """No car is unlike another; only the named features count, in these units."""
+    shape = (len(REGIMES), len(FEATURES))
+    scales = np.full(shape, np.inf, np.float32)
+    for name, value in scale.items():
+        scales[:, FEATURES.index(name)] = value
+    return Norms(np.ones(shape, np.float32), np.zeros(shape, np.float32), scales)
+
+
 class SpeedModel:
     """A model that anyone can compute by hand.
 
-    The anomaly score of a row is its speed; the probability of a window is its last speed / 100.
+    The residual of a row is its features, of which only speed counts: a car's score is the mean of its
+    newest speeds in a regime; the probability of a window is its last speed / 100.
     """
 
     version = "engine-20260101T000000Z-00000000"
     horizon_s = 86_400
+    norms = norms(speed=1.0)
 
     def __init__(self, threshold: float = 10.0, chance: float = 0.5) -> None:
         self.autoencoder = Gate(threshold, POLICY)
         self.lstm = Gate(chance, POLICY)
 
     def rows(self, features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        return features[:, FEATURES.index("speed")], np.abs(features)
+        return features[:, FEATURES.index("speed")], features
 
     def windows(self, windows: np.ndarray) -> np.ndarray:
         return windows[:, -1, FEATURES.index("speed")] / 100

@@ -13,6 +13,7 @@ from models import artefact, network, serving
 from models.errors import ArtefactRefused
 from models.features import FEATURES, WINDOW, Features, feature_hash
 from models.network import Scaler
+from tests.models_builders import norms
 
 RNG = np.random.default_rng(1)
 WIDTH = len(FEATURES)
@@ -37,12 +38,12 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
         windows, labels, (windows[:512], labels[:512]), scaler, 2, lambda *_: None
     )
     residuals = network.evaluate_residuals(autoencoder, scaler, rows)
-    scales = np.quantile(residuals, 0.99, axis=0).astype(np.float32)
+    scales = np.quantile(np.abs(residuals), 0.99, axis=0).astype(np.float32)
     gate = {"threshold": 2.0, "debounce": {"k": 2, "n": 3, "calm": 3, "release": 0.8}}
     manifest = {
         "features": {"hash": feature_hash()},
         "horizon_s": 60,
-        "autoencoder": gate,
+        "autoencoder": {**gate, "norms": norms(speed=1.0).to_json()},
         "lstm": gate,
         "metrics": {"summary": {}},
     }
@@ -54,7 +55,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
         serving.save_golden(model, rows[:8], windows[:8], folder)
         scores, _ = model.rows(rows[:8])
         # What is served is what was trained: residuals over scales, Platt's line over logits.
-        assert scores == pytest.approx((residuals[:8] / scales).max(axis=1), abs=1e-5)
+        assert scores == pytest.approx(np.abs(residuals[:8] / scales).max(axis=1), abs=1e-5)
         logits = network.evaluate_logits(lstm, scaler, windows[:8])
         assert model.windows(windows[:8]) == pytest.approx(
             1 / (1 + np.exp(-(1.5 * logits - 0.5))), abs=1e-5

@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.features import WINDOW
+from models.features import MAX_GAP_MS, WINDOW
 from models.scoring import Batch, Vehicles, Verdict, assess
+from models.trend import WARM_UP
 from tests.models_builders import SpeedModel, batch
 
 MODEL = SpeedModel(threshold=10.0, chance=0.5)
@@ -33,25 +34,26 @@ def test_a_car_is_judged_when_its_window_is_full() -> None:
     verdicts = _run(Vehicles(10), [("car-1", i, 1.0) for i in range(WINDOW + 2)])
     assert _states(verdicts) == ["insufficient_data"] * (WINDOW - 1) + ["normal"] * 3
     assert verdicts[WINDOW - 2].probability is None
+    assert [verdict.score for verdict in verdicts[WARM_UP - 2 : WARM_UP]] == [None, 1.0]
     assert verdicts[WINDOW].probability == pytest.approx(0.01)
 
 
 def test_an_alarm_does_not_wait_for_the_window() -> None:
-    """The autoencoder alone may open an alarm: k of n rows."""
-    verdicts = _run(Vehicles(10), [("car-1", i, 50.0) for i in range(3)])
-    assert _states(verdicts) == ["insufficient_data", "alarm", "alarm"]
+    """Once there is a baseline, the autoencoder alone may open an alarm: k of n rows."""
+    verdicts = _run(Vehicles(10), [("car-1", i, 50.0) for i in range(WARM_UP + 2)])
+    assert _states(verdicts) == ["insufficient_data"] * WARM_UP + ["alarm"] * 2
 
 
 @settings(max_examples=40, deadline=None)
 @given(
     st.lists(
         st.tuples(
-            st.sampled_from(["car-1", "car-2", "car-3"]),
-            st.integers(0, 120),
+            st.sampled_from(["car-1", "car-2"]),
+            st.integers(0, 200),
             st.sampled_from([0.0, 5.0, 60.0, NaN]),
         ),
         min_size=1,
-        max_size=150,
+        max_size=300,
     ),
     st.data(),
 )
@@ -83,6 +85,8 @@ def test_partitions_are_scored_together_and_judged_apart() -> None:
 def test_what_cannot_be_scored_is_counted() -> None:
     """Late, incomplete and suspect rows have no score, and each has its count."""
     vehicles = Vehicles(10)
+    _run(vehicles, [("car-1", i - WARM_UP, 1.0) for i in range(WARM_UP)])
+    vehicles.counts.clear()
     rows = [("car-1", 5, 1.0), ("car-1", 5, 1.0), ("car-1", 6, NaN), ("car-1", 7, 1.0)]
     verdicts = _run(vehicles, rows, usable=[True, True, True, False])
     assert vehicles.counts == {"scored": 1, "late": 1, "incomplete": 1, "suspect": 1, "no_room": 0}
@@ -118,9 +122,28 @@ def test_an_alarm_of_the_lstm_stays_while_the_window_refills() -> None:
 def test_another_model_keeps_alarms_open() -> None:
     """Swapping the champion closes no alarm by itself."""
     vehicles = Vehicles(10)
-    _run(vehicles, [("car-1", i, 50.0) for i in range(5)])
+    _run(vehicles, [("car-1", i, 50.0) for i in range(WINDOW)])
     vehicles.adopt(SpeedModel(threshold=1000.0))
     assert vehicles.cars["car-1"].autoencoder.alarm
+
+
+def test_another_model_does_not_make_the_fleet_unknown() -> None:
+    """While it learns each car's baseline anew, the cars' states stay as they were."""
+    vehicles = Vehicles(10)
+    _run(vehicles, [("car-1", i, 1.0) for i in range(WINDOW)])
+    vehicles.adopt(MODEL)
+    verdicts = _run(vehicles, [("car-1", WINDOW + i, 1.0) for i in range(WARM_UP)])
+    assert _states(verdicts) == ["normal"] * WARM_UP
+    assert [verdict.score for verdict in verdicts[-2:]] == [None, 1.0]
+
+
+def test_a_slot_that_changes_hands_brings_no_baseline() -> None:
+    """A car that takes the place of a silent one is learnt from its first row."""
+    vehicles = Vehicles(1)
+    _run(vehicles, [("car-1", i, 50.0) for i in range(WARM_UP)])
+    later = batch([("car-2", 1000 + i, 1.0) for i in range(WARM_UP)])
+    verdicts = assess(MODEL, [(vehicles, later)], 10 * MAX_GAP_MS)[0]
+    assert [verdict.score for verdict in verdicts[-2:]] == [None, 1.0]
 
 
 def test_cars_are_bounded() -> None:
