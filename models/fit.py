@@ -31,7 +31,7 @@ STRIDE: Final = 4
 _SCALE_QUANTILE: Final = 0.99
 _SIGNAL_SHARE: Final = 1e-3
 """Of healthy cars whose deviation of one signal in one regime reaches 1 in one history."""
-_CARS: Final = 10
+_CARS: Final = 3
 """A regime that fewer healthy calibration cars were in is not judged."""
 
 
@@ -161,6 +161,11 @@ def _norms(data: Data, residuals: Floats) -> Norms:
         for feature in range(each.shape[2]):
             levels = [alarm_level(car[:, feature], DEBOUNCE.k, DEBOUNCE.n) for car in cars]
             scale[regime, feature] = extreme(levels, _SIGNAL_SHARE)
+    if not np.isfinite(scale).any():
+        raise NotEnoughData(
+            f"no regime was driven by {_CARS} healthy vehicles to calibrate on; simulate more"
+            " vehicles or more days"
+        )
     return norms.scaled(scale)
 
 

@@ -57,7 +57,23 @@ def above_all(levels: Sequence[float]) -> float:
 def extreme(levels: Sequence[float], share: float) -> float:
     """The level that a healthy car reaches with probability `share` (0..1) in one history.
 
-    `levels` are those of healthy calibration cars, one each, at least two. Never below `above_all`.
+    `levels` are those of healthy calibration cars, one each, at least two. Few cars tell little of a
+    tail: the scale is taken two standard errors (0.9 / sqrt(n) of it) larger than estimated. Never
+    below `above_all`.
     """
     location, scale = gumbel(levels)
+    scale *= 1 + 1.8 / math.sqrt(len(levels))
     return max(location - scale * math.log(-math.log1p(-share)), above_all(levels))
+
+
+def budgeted(levels: Sequence[float], allowed: float) -> float:
+    """The lowest level above which at most `allowed` (>= 0, a fraction counts as none) units lie.
+
+    For a budget in alarms of all calibration units together, when they are enough that the budget
+    is several alarms: a quantile of block maxima, without a model of their tail. Raises ValueError
+    when every unit may alarm: such a budget asks for no threshold.
+    """
+    ordered = sorted(levels, reverse=True)
+    if int(allowed) >= len(ordered):
+        raise ValueError(f"{allowed:g} alarms of {len(ordered)} units; fewer alarms are accepted")
+    return ordered[int(allowed)]
