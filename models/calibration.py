@@ -1,4 +1,8 @@
-"""Logits to probabilities that mean what they say, on cars that no network was trained on."""
+"""Raw outputs to numbers that mean the same everywhere, on cars that no network was trained on.
+
+`platt`: logits to probabilities. `regime_scales`: residuals to a common unit for each signal and
+driving regime, because what is much for a coolant sensor at idle is nothing for a throttle in town.
+"""
 
 from typing import Any
 
@@ -26,3 +30,25 @@ def platt(logits: NDArray[np.floating[Any]], labels: NDArray[np.bool_]) -> tuple
         if np.abs(step).max() < 1e-8:
             break
     return max(float(line[0]), 0.05), float(line[1])
+
+
+def regime_scales(
+    residuals: NDArray[np.floating[Any]],
+    regimes: NDArray[np.integer[Any]],
+    count: int,
+    quantile: float,
+) -> NDArray[np.float64]:
+    """The quantile of healthy residuals (n, signals) by regime: (count, signals), above zero.
+
+    `regimes` (n,) are 0..count-1. A regime with fewer than ten rows beyond the quantile borrows the
+    quantile of all rows. Raises ValueError without rows.
+    """
+    if not len(residuals):
+        raise ValueError("no healthy rows to calibrate on")
+    enough = 10 / (1 - quantile)
+    everywhere = np.quantile(residuals, quantile, axis=0)
+    scales = np.empty((count, residuals.shape[1]))
+    for regime in range(count):
+        rows = residuals[regimes == regime]
+        scales[regime] = np.quantile(rows, quantile, axis=0) if len(rows) >= enough else everywhere
+    return np.maximum(scales, 1e-6)

@@ -45,7 +45,9 @@ class Layout:
     `targets` (t,) are the columns that are rebuilt and `hides` (t, width) what is hidden while each
     of them is: itself, and whatever else was made of the same sensor. `regimes` are the columns, if
     any, that hold a 1 for the row's regime and 0 otherwise; residual scales are then (regimes, t).
-    `masked` is the share of other targets hidden as well in training.
+    `masked` is the share of other targets hidden as well in training, `rate`
+    the learning rate, constant until the check no longer improves, or with `cosine` falling to zero
+    over all epochs: with few trips the check is ruled by what no network can predict.
     """
 
     targets: tuple[int, ...]
@@ -53,6 +55,8 @@ class Layout:
     regimes: tuple[int, ...] = ()
     hidden: tuple[int, ...] = (48, 24, 48)
     masked: float = 0.3
+    rate: float = 3e-3
+    cosine: bool = False
 
     @property
     def width(self) -> int:
@@ -116,7 +120,11 @@ def train_autoencoder(
         mask = tf.minimum(tf.maximum(one, more) @ hides, 1)
         return tf.concat([row * (1 - mask), mask], 1), tf.concat([row, mask], 1)
 
-    network.compile(optimizer=keras.optimizers.Adam(3e-3), loss=loss)
+    steps = epochs * max(1, len(rows) // BATCH)
+    rate = (
+        keras.optimizers.schedules.CosineDecay(layout.rate, steps) if layout.cosine else layout.rate
+    )
+    network.compile(optimizer=keras.optimizers.Adam(rate), loss=loss)
     data = _sampled((scaler(rows),)).map(masked)
     # Each target of each validation row hidden once: the same check after every epoch.
     checked = scaler(validation)
@@ -126,7 +134,7 @@ def train_autoencoder(
             tf.concat([tf.repeat(checked, targets, 0), _masks(checked, layout)], 1),
         )
     )
-    _fit(network, data, len(rows), check, epochs, told)
+    _fit(network, data, len(rows), check, epochs, told, stop_early=not layout.cosine)
     return network
 
 
@@ -178,10 +186,15 @@ def _fit(
     check: tf.data.Dataset,
     epochs: int,
     told: Told,
+    *,
+    stop_early: bool = True,
 ) -> None:
     def finished(epoch: int, losses: dict[str, float] | None = None) -> None:
         told(epoch + 1, {name: float(value) for name, value in (losses or {}).items()})
 
+    callbacks = [keras.callbacks.LambdaCallback(on_epoch_end=finished)]
+    if stop_early:
+        callbacks.append(keras.callbacks.EarlyStopping(patience=4, restore_best_weights=True))
     network.fit(
         data.prefetch(2),
         steps_per_epoch=max(1, rows // BATCH),
@@ -189,10 +202,7 @@ def _fit(
         epochs=epochs,
         verbose=0,
         shuffle=False,
-        callbacks=[
-            keras.callbacks.EarlyStopping(patience=4, restore_best_weights=True),
-            keras.callbacks.LambdaCallback(on_epoch_end=finished),
-        ],
+        callbacks=callbacks,
     )
 
 

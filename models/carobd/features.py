@@ -43,8 +43,8 @@ _MEANS: Final[dict[str, tuple[int, ...]]] = {
     "throttle": (10, 60),
     "load": (0, 10, 60, 300),
     "coolant": (10,),
-    "long_trim": (30,),
-    "short_trim": (30,),
+    "long_trim": (10,),
+    "short_trim": (10, 60),
     "manifold": (0, 10, 60),
     "pedal": (0, 10),
     "barometer": (10,),
@@ -57,8 +57,8 @@ _MEANS: Final[dict[str, tuple[int, ...]]] = {
 }
 """Signal -> rows that its means reach back; 0 is the present value."""
 
-_OTHERS: Final = ("trim", "coolant_start", "running", "work")
-"""Mean of both trims' sum; first coolant reading; log of the run time; log of the work done."""
+_OTHERS: Final = ("trim_10", "trim_100", "start_coolant", "running", "work")
+"""Means of both trims' sum; first coolant reading; log of the run time; log of the work done."""
 
 FEATURES: Final = (
     *(f"{name}_{rows}" for name, means in _MEANS.items() for rows in means),
@@ -67,8 +67,8 @@ FEATURES: Final = (
 )
 TARGETS: Final[dict[str, str]] = {
     "coolant": "coolant_10",
-    "trim": "trim",
-    "long_trim": "long_trim_30",
+    "fuel_trim": "trim_10",
+    "fuel_trim_slow": "trim_100",
     "manifold": "manifold_10",
     "throttle": "throttle_10",
     "timing": "timing_10",
@@ -78,9 +78,10 @@ TARGETS: Final[dict[str, str]] = {
 }
 """What is rebuilt, by the name that evidence gives it -> its feature."""
 
+_TRIMS: Final = ("long_trim", "short_trim", "trim")
 _HIDDEN: Final[dict[str, tuple[str, ...]]] = {
-    "trim": ("long_trim", "short_trim", "trim"),
-    "long_trim": ("long_trim", "short_trim", "trim"),
+    "fuel_trim": _TRIMS,
+    "fuel_trim_slow": _TRIMS,
     "throttle": ("throttle", "pedal"),
     "manifold": ("manifold", "load"),
     "catalyst": ("catalyst_1", "catalyst_2"),
@@ -94,14 +95,15 @@ def _layout() -> Layout:
     hides = np.zeros((len(TARGETS), len(FEATURES)), bool)
     for row, target in enumerate(TARGETS):
         for name in _HIDDEN.get(target, (target,)):
-            made = {name, *(f"{name}_{rows}" for rows in _MEANS.get(name, ()))}
-            hides[row] |= np.array([feature in made for feature in FEATURES])
+            hides[row] |= np.array([feature.rpartition("_")[0] == name for feature in FEATURES])
     return Layout(
         targets=tuple(FEATURES.index(feature) for feature in TARGETS.values()),
         hides=hides,
         regimes=tuple(FEATURES.index(regime) for regime in REGIMES),
         hidden=(96, 48, 96),
         masked=0.15,
+        rate=1e-3,
+        cosine=True,
     )
 
 
@@ -138,8 +140,10 @@ def _running(signals: Signals) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     # Work is revolutions times load: what heated the engine since it started.
     power = values["rpm"] * values["load"] / 1e5
     began = np.full(len(run), values["coolant"][0])
+    trim = values["long_trim"] + values["short_trim"]
     made += [
-        ewm(values["long_trim"] + values["short_trim"], 30),
+        ewm(trim, 10),
+        ewm(trim, 100),
         began,
         np.log1p(run / 60),
         np.log1p(np.cumsum(power) / 60),
