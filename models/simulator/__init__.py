@@ -7,6 +7,7 @@ noisy sensors by `Cars`; `history` is a past to train on. The hidden truth leave
 from models.simulator.cars import ACCELERATION, LIMP, SIGNALS, Cars, Rows
 from models.simulator.faults import DAYS_TO_FAILURE, MODES, Fault, Mode, Truth, draw_faults
 from models.simulator.history import FAILURE_SHARE, Block, history, history_steps
+from models.simulator.ranges import SHIFTED, TRAIN, Ranges
 
 __all__ = [
     "ACCELERATION",
@@ -14,11 +15,14 @@ __all__ = [
     "FAILURE_SHARE",
     "LIMP",
     "MODES",
+    "SHIFTED",
     "SIGNALS",
+    "TRAIN",
     "Block",
     "Cars",
     "Fault",
     "Mode",
+    "Ranges",
     "Rows",
     "Truth",
     "draw_faults",

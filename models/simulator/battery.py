@@ -8,6 +8,7 @@ when low. A worn battery has more resistance, a weaker cell, less capacity, and 
 import numpy as np
 
 from models.simulator.arrays import Floats, scattered
+from models.simulator.ranges import Ranges
 
 CAPACITY_KWH = 8.0
 
@@ -15,10 +16,10 @@ CAPACITY_KWH = 8.0
 class Battery:
     """State of charge (0..1), voltage and current (positive = discharge) of n packs."""
 
-    def __init__(self, n: int, rng: np.random.Generator) -> None:
-        self.charge: Floats = rng.uniform(0.35, 0.95, n)
-        self._offset = scattered(rng, n, 0.0, 0.5)
-        self._resistance = scattered(rng, n, 0.15, 0.01)
+    def __init__(self, n: int, rng: np.random.Generator, ranges: Ranges) -> None:
+        self.charge: Floats = rng.uniform(*ranges.charge, n)
+        self._offset = scattered(rng, n, 0.0, 0.5 * ranges.tolerance)
+        self._resistance = scattered(rng, n, 0.15, 0.01 * ranges.tolerance)
         self.voltage: Floats = 180.0 + 80.0 * self.charge + self._offset
         self.current: Floats = np.zeros(n)
 

@@ -18,6 +18,7 @@ from models.simulator.chassis import Chassis
 from models.simulator.driving import Drive
 from models.simulator.engine import Cooling, Engine
 from models.simulator.faults import Fault, Truth
+from models.simulator.ranges import TRAIN, Ranges
 from models.simulator.wear import Wear
 
 Rows = dict[str, NDArray[Any]]
@@ -27,7 +28,6 @@ ACCELERATION: Final = 1440.0
 LIMP: Final = 0.35
 """Share of power and top speed that is left to a car that has failed."""
 
-COLD_SHARE: Final = 0.2
 FIRMWARE: Final = 2000
 
 # Signal: (possible low, high, standard deviation of the noise, decimals of the resolution).
@@ -62,6 +62,7 @@ SIGNALS: Final = (*_NOISY, *_TYRES, "control_unit_firmware")
 
 class Cars:
     """The fleet. `faults` names the cars that degrade; the others stay healthy.
+    `ranges`: what cars and climate are drawn from.
 
     `interval_s` is the time between rows on the clock, `acceleration` how much faster components
     wear than the clock runs. Raises ValueError for arguments out of range.
@@ -75,6 +76,7 @@ class Cars:
         interval_s: float = 1.0,
         acceleration: float = ACCELERATION,
         faults: Sequence[Fault] = (),
+        ranges: Ranges = TRAIN,
     ) -> None:
         if n < 1:
             raise ValueError(f"{n} cars; at least 1 is accepted")
@@ -84,21 +86,22 @@ class Cars:
             )
         streams = np.random.SeedSequence(seed).spawn(6)
         start, drive, cooling, battery, chassis, wear = map(np.random.default_rng, streams)
-        cold = start.random(n) < COLD_SHARE
+        cold = start.random(n) < ranges.cold_share
         self.n = n
         self.interval_s = interval_s
         self.steps = 0
         self._changed: Labels = np.empty(0, dtype=np.int64)
         self._rng = start
+        self._noise = _NOISE * ranges.noise
         self._drive = Drive(n, cold, drive)
         self._engine = Engine(n)
-        self._cooling = Cooling(n, cold, cooling)
-        self._battery = Battery(n, battery)
-        self._chassis = Chassis(n, chassis)
+        self._cooling = Cooling(n, cold, cooling, ranges)
+        self._battery = Battery(n, battery, ranges)
+        self._chassis = Chassis(n, chassis, ranges)
         self._wear = Wear(n, faults, acceleration, wear)
         self._climate_kw = 0.4 + 0.05 * np.abs(self._cooling.ambient - 21.0)
-        self._coolant_offset = scattered(start, n, 0.0, 0.5)
-        self._air_gain = scattered(start, n, 1.0, 0.02)
+        self._coolant_offset = scattered(start, n, 0.0, 0.5 * ranges.tolerance)
+        self._air_gain = scattered(start, n, 1.0, 0.02 * ranges.tolerance)
 
     @property
     def elapsed_s(self) -> float:
@@ -133,15 +136,15 @@ class Cars:
 
     def _advance(self, dt: float, limit: Floats) -> None:
         drive, engine, cooling, battery = self._drive, self._engine, self._cooling, self._battery
-        shaft, air_path = self._wear.of("drive_shaft"), self._wear.of("air_path")
+        shaft, air_path = self._wear.signs("drive_shaft"), self._wear.signs("air_path")
         generator_kw = battery.wanted_kw
         drive.step(dt, limit, generator_kw, shaft, air_path)
         engine.step(dt, drive.speed, drive.engine_kw, cooling.intake, air_path)
-        pump = self._wear.of("cooling")
+        pump = self._wear.signs("cooling")
         cooling.step(dt, drive.speed, drive.engine_kw, engine.rpm, pump, air_path)
         load_kw = drive.motor_kw + self._climate_kw + 1.5 * cooling.fan
         regained_kw = np.minimum(0.5 * drive.brake_kw, 20.0)
-        battery.step(dt, load_kw, regained_kw + generator_kw, self._wear.of("battery"))
+        battery.step(dt, load_kw, regained_kw + generator_kw, self._wear.signs("battery"))
         self._chassis.step(dt, drive.regime, drive.speed, engine.rpm, shaft)
 
     def _read(self) -> Rows:
@@ -162,11 +165,11 @@ class Cars:
                 engine.rpm,
                 engine.load,
                 engine.manifold_kpa,
-                14.1 - 0.3 * self._cooling.fan - 0.8 * self._wear.of("battery"),
+                14.1 - 0.3 * self._cooling.fan - 0.8 * self._wear.signs("battery"),
             )
         ):
             values[row] = value
-        values += _NOISE * self._rng.standard_normal(values.shape)
+        values += self._noise * self._rng.standard_normal(values.shape)
         np.clip(values, _LOW, _HIGH, out=values)
         values = np.rint(values * _RESOLUTION) / _RESOLUTION
         rows: Rows = dict(zip(_NOISY, values.astype(np.float32), strict=True))

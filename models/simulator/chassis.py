@@ -8,6 +8,7 @@ rear. Four corners: front left, front right, rear left, rear right.
 import numpy as np
 
 from models.simulator.arrays import Floats, Labels, relaxed, scattered
+from models.simulator.ranges import Ranges
 
 ROUGHNESS = np.array([0.3, 1.0, 0.7])  # parked, city, highway
 SHAFT_SHAKE = np.array([[0.5], [0.5], [1.0], [1.0]])
@@ -16,10 +17,10 @@ SHAFT_SHAKE = np.array([[0.5], [0.5], [1.0], [1.0]])
 class Chassis:
     """Vibration, accelerometers (4, n) and tyre pressures (4, n) of n cars."""
 
-    def __init__(self, n: int, rng: np.random.Generator) -> None:
+    def __init__(self, n: int, rng: np.random.Generator, ranges: Ranges) -> None:
         self._rng = rng
-        self._gain = scattered(rng, n, 1.0, 0.03)
-        self._springs = scattered(rng, n, 1.0, 0.05)
+        self._gain = scattered(rng, n, 1.0, 0.03 * ranges.tolerance)
+        self._springs = scattered(rng, n, 1.0, 0.05 * ranges.tolerance)
         self._cold_psi = rng.uniform(30.0, 33.0, (4, n))
         self._tyre_heat: Floats = np.zeros(n)
         self.vibration: Floats = np.zeros(n)

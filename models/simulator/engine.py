@@ -10,6 +10,7 @@ import numpy as np
 
 from models.simulator.arrays import Floats, Mask, relaxed, scattered
 from models.simulator.driving import ENGINE_KW
+from models.simulator.ranges import Ranges
 
 IDLE_RPM = 780.0
 DISPLACEMENT_L = 2.0
@@ -41,10 +42,10 @@ class Engine:
 class Cooling:
     """Coolant and intake air of n engines. `cold` (n,) bool: started at ambient temperature."""
 
-    def __init__(self, n: int, cold: Mask, rng: np.random.Generator) -> None:
-        self.ambient = rng.uniform(-5.0, 32.0, n)
-        self._radiator = scattered(rng, n, 1.0, 0.06)
-        self._thermostat = scattered(rng, n, 86.0, 0.8)  # begins to open
+    def __init__(self, n: int, cold: Mask, rng: np.random.Generator, ranges: Ranges) -> None:
+        self.ambient = rng.uniform(*ranges.ambient_c, n)
+        self._radiator = scattered(rng, n, 1.0, 0.06 * ranges.tolerance)
+        self._thermostat = scattered(rng, n, 86.0, 0.8 * ranges.tolerance)  # begins to open
         self._block: Floats = np.where(cold, self.ambient, self._thermostat + rng.uniform(-1, 3, n))
         self.outlet: Floats = self._block.copy()
         self.fan: Floats = np.zeros(n)

@@ -17,13 +17,15 @@ DAYS_TO_FAILURE: Final = (1.5, 4.0)
 class Fault:
     """Car `vehicle` (its index) begins to degrade `onset_s` clock seconds after the start.
 
-    `days` is the expected time from onset to failure in component days at full power.
+    `days` is the expected time from onset to failure in component days at full power, `severity`
+    (0..1] how strong the fault's signs are at failure: a component may break and hardly have shown it.
     """
 
     vehicle: int
     mode: Mode
     onset_s: float
     days: float
+    severity: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,10 +65,12 @@ def draw_faults(
     onset_s: tuple[float, float],
     seed: int,
     days: tuple[float, float] = DAYS_TO_FAILURE,
+    severity: float = 1.0,
 ) -> tuple[Fault, ...]:
     """Faults for `round(share * n)` of n cars, modes in equal numbers, times drawn uniformly.
 
-    `onset_s` in clock seconds, `days` from onset to failure in component days. Raises ValueError.
+    `onset_s` in clock seconds, `days` from onset to failure in component days; all of one `severity`.
+    Raises ValueError.
     """
     if not 0 <= share <= 1:
         raise ValueError(f"share of cars with a fault is {share}; 0 to 1 is accepted")
@@ -75,6 +79,6 @@ def draw_faults(
     onsets = rng.uniform(*onset_s, chosen.size)
     lives = rng.uniform(*days, chosen.size)
     return tuple(
-        Fault(int(vehicle), MODES[i % len(MODES)], float(onset), float(life))
+        Fault(int(vehicle), MODES[i % len(MODES)], float(onset), float(life), severity)
         for i, (vehicle, onset, life) in enumerate(zip(chosen, onsets, lives, strict=True))
     )

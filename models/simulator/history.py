@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from models.simulator.cars import ACCELERATION, Cars, Rows
 from models.simulator.faults import DAY_S, Truth, draw_faults
+from models.simulator.ranges import TRAIN, Ranges
 
 FAILURE_SHARE = 0.4
 
@@ -46,19 +47,31 @@ def history(
     interval_s: float = 1.0,
     acceleration: float = ACCELERATION,
     failure_share: float = FAILURE_SHARE,
+    ranges: Ranges = TRAIN,
+    severity: float = 1.0,
 ) -> Iterator[Block]:
     """`history_steps` blocks of `vehicles` rows, the first one interval after `start_ms`.
 
     `failure_share` of the vehicles begin to degrade at a random time; most fail before the end, the
-    rest later (their last truth says when, were they driven on). Raises ValueError.
+    rest later (their last truth says when, were they driven on). `ranges` and `severity`: what the
+    cars are drawn from, and how strong the signs of faults are. Raises ValueError.
     """
     steps = history_steps(days, interval_s=interval_s, acceleration=acceleration)
     span_s = steps * interval_s
     faults = draw_faults(
-        vehicles, share=failure_share, onset_s=(0.05 * span_s, 0.9 * span_s), seed=seed
+        vehicles,
+        share=failure_share,
+        onset_s=(0.05 * span_s, 0.9 * span_s),
+        seed=seed,
+        severity=severity,
     )
     cars = Cars(
-        vehicles, seed=seed, interval_s=interval_s, acceleration=acceleration, faults=faults
+        vehicles,
+        seed=seed,
+        interval_s=interval_s,
+        acceleration=acceleration,
+        faults=faults,
+        ranges=ranges,
     )
     for step in range(1, steps + 1):
         rows = cars.step()

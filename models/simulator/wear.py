@@ -29,11 +29,13 @@ class Wear:
         self._mode = np.full(n, -1, dtype=np.int8)
         self._onset_s = np.full(n, np.inf)
         self._failure_s = np.full(n, np.inf)
+        self._severity = np.ones(n)
         self._rate = np.zeros(n)  # expected damage per clock second at full power
         for fault in faults:
             self._check(fault, n)
             self._mode[fault.vehicle] = MODES.index(fault.mode)
             self._onset_s[fault.vehicle] = fault.onset_s
+            self._severity[fault.vehicle] = fault.severity
             self._rate[fault.vehicle] = acceleration / (fault.days * DAY_S)
         self._faulty = np.flatnonzero(self._mode >= 0)
         self._by_mode = {mode: np.flatnonzero(self._mode == i) for i, mode in enumerate(MODES)}
@@ -46,10 +48,11 @@ class Wear:
             raise ValueError(f"car {fault.vehicle} has two faults; one is accepted")
         if fault.mode not in MODES:
             raise ValueError(f"fault mode {fault.mode!r}; one of {', '.join(MODES)} is accepted")
-        if fault.onset_s < 0 or fault.days <= 0:
+        if fault.onset_s < 0 or fault.days <= 0 or not 0 < fault.severity <= 1:
             raise ValueError(
-                f"fault of car {fault.vehicle}: onset {fault.onset_s} s, {fault.days} days;"
-                " onset from 0 and days above 0 are accepted"
+                f"fault of car {fault.vehicle}: onset {fault.onset_s} s, {fault.days} days,"
+                f" severity {fault.severity}; onset from 0, days above 0, severity above 0 and at most"
+                " 1 are accepted"
             )
 
     @property
@@ -57,12 +60,12 @@ class Wear:
         """Which cars have failed, shape (n,)."""
         return self.damage >= 1.0
 
-    def of(self, mode: Mode) -> Floats:
-        """Damage of the cars whose fault is `mode`, 0 elsewhere, shape (n,)."""
-        damage = np.zeros_like(self.damage)
+    def signs(self, mode: Mode) -> Floats:
+        """What the car feels of a fault of `mode`: damage times severity, 0 elsewhere, (n,)."""
+        signs = np.zeros_like(self.damage)
         index = self._by_mode[mode]
-        damage[index] = self.damage[index]
-        return damage
+        signs[index] = self._severity[index] * self.damage[index]
+        return signs
 
     def step(self, before_s: float, now_s: float, limit: Floats) -> Labels:
         """Wear from `before_s` to `now_s` at power `limit` (n,); the cars with onset or failure."""

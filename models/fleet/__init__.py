@@ -1,0 +1,1 @@
+"""The fleet's detectors, judged on simulated cars that nothing was trained on."""
