@@ -166,7 +166,7 @@ FIELDS: Final[Mapping[str, Mapping[str, Field]]] = {
         "models": Field(
             _models_of, f"an object of models by name of at most {MAX_NAME_BYTES} bytes"
         ),
-        "why": _one_of(("state", "deadband", "heartbeat")),
+        "why": _one_of(("state", "deadband", "heartbeat", "every")),
     },
     topics.REQUESTS: {
         "request_id": _ID,

@@ -16,16 +16,19 @@ _COMMANDS: Final = {
     "rebuild-view": "Make the read model in Redis anew from Kafka, while workers run, and compare.",
     "simulate": "Write a seeded history of cars, some of which fail, into Kafka.",
     "train": "Train autoencoder and LSTM from the Kafka log (tensorflow-io) and publish them.",
-    "evaluate": "Measure a stored model on a topic, beside plain baselines.",
+    "evaluate": "Measure a stored model on a topic; `evaluate fleet` trains and judges by itself.",
     "models": "List the stored models; `models promote VERSION` makes one the champion.",
 }
 
 
+_EVALUATIONS: Final = frozenset({"fleet"})
+"""Evaluations that train what they judge: `cartwin evaluate fleet` is `python -m models.fleet`."""
 _HELP: Final = frozenset({"--help", "-h"})
 # What a process calls itself, and what one types here; `python -m models scorer` is no command of ours.
 _NAMES: Final = (
     (re.compile(r"python -m models(?= (?:simulate|train|evaluate)\b)"), "cartwin"),
     (re.compile(r"python -m models(?= (?:list|promote)\b)"), "cartwin models"),
+    (re.compile(r"python -m models\.(?=fleet\b)"), "cartwin evaluate "),
     (re.compile(r"python -m twin(?= rebuild-view\b)"), "cartwin"),
 )
 
@@ -67,6 +70,8 @@ def _forward(name: str):  # type: ignore[no-untyped-def]  # noqa: ANN202 - typer
         # `cartwin models` lists; `cartwin models promote VERSION` and the like go through.
         words = (context.args or ["list"]) if name == "models" else [name, *context.args]
         package = "twin" if name == "rebuild-view" else "models"
+        if name == "evaluate" and context.args and context.args[0] in _EVALUATIONS:
+            package, words = f"models.{context.args[0]}", context.args[1:]
         arguments = [sys.executable, "-m", package, *words]
         wants_help = not _HELP.isdisjoint(context.args)
         env = environment()

@@ -129,7 +129,10 @@ class ModelScore(TypedDict):
 
 
 class Score(TypedDict):
-    """Topic `scores`. `id` = vehicle:offset:version; `state` is already debounced."""
+    """Topic `scores`. `id` = vehicle:offset:version; `state` is already debounced.
+
+    `why`: what is new; `every` when nothing is, and the scorer was told to say all (SCORE_ALL).
+    """
 
     id: str
     vehicle_id: str
@@ -141,7 +144,7 @@ class Score(TypedDict):
     scored_at: int
     state: HealthState
     models: dict[str, ModelScore]
-    why: Literal["state", "deadband", "heartbeat"]
+    why: Literal["state", "deadband", "heartbeat", "every"]
 
 
 # --- To the car ----------------------------------------------------------------------------------
