@@ -1,4 +1,4 @@
-"""`python -m models`: simulate, train, evaluate, list, promote, scorer.
+"""`python -m models`: simulate, train, evaluate, list, compare, promote, rollback, retire, scorer.
 
 Each command imports what it needs inside its branch: simulating and listing start without
 TensorFlow. Exit codes: 0 done, 1 it could not be done or was not good enough, 2 usage.
@@ -16,8 +16,10 @@ from typing import Any, Final, TypeVar
 
 import orjson
 
+from models.errors import ArtefactRefused
 from models.progress import FORMS
 from models.settings import ScorerSettings, SimulateSettings, StoreSettings, TrainerSettings
+from models.store import location
 from twin.kit import logs
 from twin.kit.registry import use_ids
 from twin.kit.settings import Settings
@@ -35,7 +37,13 @@ the horizon), trained from the Kafka log, scored on the stream.
   python -m models list
   python -m models scorer
 
-Settings come from the environment: KAFKA_BOOTSTRAP (127.0.0.1:9092), MODEL_STORE (.cartwin/models)."""
+  python -m models promote VERSION --as challenger
+  python -m models compare --topic history
+  python -m models promote VERSION
+  python -m models rollback
+
+Settings come from the environment: KAFKA_BOOTSTRAP (127.0.0.1:9092), MODEL_STORE (.cartwin/models,
+or s3://bucket/path, gs://bucket/path)."""
 
 _IDS_S: Final = 20.0
 """A command waits so long for a schema registry; a process of the service waits longer."""
@@ -66,15 +74,37 @@ cars that alarmed, AUC; beside it principal components (T2, Q) as the plain base
   python -m models evaluate --topic telemetry --version engine-20260101T000000Z-0123abcd"""
 
 _LIST: Final = """\
-Stored models, oldest first; * marks the champion, if Kafka answers.
+Stored models, oldest first; * marks the champion and + the challenger, if Kafka answers.
 
   python -m models list
   python -m models list --json"""
 
-_PROMOTE: Final = """\
-Make a stored model the champion: after a look at its figures, or to roll back.
+_COMPARE: Final = """\
+Score a topic whose truth is known with champion and challenger, the way a scorer does, and tell
+whether one is better: recall while equally many healthy cars alarm, false alarms, lead, CPU a row;
+each difference with the 95 % interval of a bootstrap over cars. Exit code 1: the challenger is worse.
 
-  python -m models promote engine-20260101T000000Z-0123abcd"""
+  python -m models compare --topic history
+  python -m models compare --topic history --challenger engine-20260101T000000Z-0123abcd --json"""
+
+_PROMOTE: Final = """\
+Make a stored model the champion, or the challenger: that one scores beside the champion, and what it
+says is counted and written nowhere. Running scorers load it.
+
+  python -m models promote engine-20260101T000000Z-0123abcd
+  python -m models promote engine-20260101T000000Z-0123abcd --as challenger"""
+
+_ROLLBACK: Final = """\
+Make the champion before the present one champion again. It is loaded here first; one that no scorer
+would take is named and passed over. Running scorers load it.
+
+  python -m models rollback
+  python -m models rollback --json"""
+
+_RETIRE: Final = """\
+End the challenger's role: scorers go on with the champion alone.
+
+  python -m models retire"""
 
 _SCORER: Final = """\
 Score every car on the stream: topic telemetry to topic scores, with the champion of topic models.
@@ -138,7 +168,7 @@ def _train(options: argparse.Namespace) -> int:
         Options(
             topic=options.topic,
             truth_topic=options.truth_topic,
-            store=settings.model_store if options.store is None else options.store,
+            store=settings.location(options.store),
             seed=options.seed,
             epochs=options.epochs,
             max_rows=options.max_rows,
@@ -165,7 +195,7 @@ def _evaluate(options: argparse.Namespace) -> int:
     threads(settings.trainer_threads)
     result = evaluate(
         settings.kafka_bootstrap,
-        settings.model_store if options.store is None else options.store,
+        settings.location(options.store),
         options.version,
         topic=options.topic,
         truth_topic=options.truth_topic,
@@ -180,43 +210,104 @@ def _list(options: argparse.Namespace) -> int:
     from models import artefact, registry  # noqa: PLC0415
 
     settings = _settings(StoreSettings, "list")
-    store: Path = settings.model_store if options.store is None else options.store
-    champion = None
+    store = settings.location(options.store)
+    role_of: dict[str, str] = {}
     try:
-        current = registry.current(settings.kafka_bootstrap)
-        champion = current["version"] if current else None
+        found = registry.roles(settings.kafka_bootstrap)
+        role_of = {record["version"]: role for role, record in found.items()}
     except CartwinError as error:
         sys.stderr.write(f"the champion is not known: {error}\n")
-    found = [
+    told = [
         {
             "version": made.version,
-            "champion": made.version == champion,
+            "champion": role_of.get(made.version) == "champion",
+            "role": role_of.get(made.version),
             "created_at": made.manifest["created_at"],
             "feature_hash": made.manifest["features"]["hash"],
             **made.manifest["metrics"]["summary"],
         }
         for made in artefact.listing(store)
     ]
+    marks = {"champion": "*", "challenger": "+", None: " "}
     lines = [
-        f"{'*' if one['champion'] else ' '} {one['version']}  AUC {one['auc']},"
+        f"{marks[one['role']]} {one['version']}  AUC {one['auc']},"
         f" {one['detected']} of {one['failures']} failures,"
         f" {one['false_alarms']} of {one['healthy']} healthy cars alarmed"
-        for one in found
+        for one in told
     ]
     _result(
-        options, {"store": str(store), "models": found}, "\n".join(lines) or f"no model in {store}"
+        options, {"store": str(store), "models": told}, "\n".join(lines) or f"no model in {store}"
     )
     return 0
 
 
-def _promote(options: argparse.Namespace) -> int:
-    from models import artefact, registry  # noqa: PLC0415
+def _compare(options: argparse.Namespace) -> int:
+    settings = _settings(TrainerSettings, "compare")
+    from models.comparison import compare  # noqa: PLC0415
+    from models.paired import text  # noqa: PLC0415
+    from models.serving import threads  # noqa: PLC0415
 
+    use_ids(settings, _IDS_S)
+    threads(settings.trainer_threads)
+    result = compare(
+        settings.kafka_bootstrap,
+        settings.location(options.store),
+        {"champion": options.champion, "challenger": options.challenger},
+        topic=options.topic,
+        truth_topic=options.truth_topic,
+        max_rows=options.max_rows,
+        budget=options.budget,
+        seed=options.seed,
+        form=options.progress,
+    )
+    _result(options, result, text(result))
+    return 1 if result["verdict"] == "worse" else 0
+
+
+def _promote(options: argparse.Namespace) -> int:
     settings = _settings(StoreSettings, "promote")
-    store: Path = settings.model_store if options.store is None else options.store
-    record = registry.registration(artefact.verify(store, options.version))
-    registry.promote(settings.kafka_bootstrap, record)
-    _result(options, dict(record), f"{options.version} is champion")
+    from models import artefact, registry, serving  # noqa: PLC0415
+
+    made = artefact.verify(settings.location(options.store), options.version)
+    # What a scorer would refuse is refused here already.
+    serving.load(made)
+    record = registry.registration(made, options.role)
+    say = registry.promote if options.role == "champion" else registry.challenge
+    say(settings.kafka_bootstrap, record)
+    _result(options, dict(record), f"{options.version} is {options.role}")
+    return 0
+
+
+def _rollback(options: argparse.Namespace) -> int:
+    settings = _settings(StoreSettings, "rollback")
+    from models import artefact, registry, serving  # noqa: PLC0415
+
+    store = settings.location(options.store)
+    present = registry.current(settings.kafka_bootstrap)
+    record = registry.preceding(present)
+    while True:
+        try:
+            serving.load(artefact.verify(store, record["uri"], record["sha256"]))
+            break
+        except ArtefactRefused as error:
+            sys.stderr.write(f"passed over: {error}\n")
+            record = registry.preceding(record)
+    registry.restore(settings.kafka_bootstrap, record)
+    gone = present["version"] if present else None
+    _result(
+        options,
+        {**record, "instead_of": gone},
+        f"{record['version']} is champion again, instead of {gone}",
+    )
+    return 0
+
+
+def _retire(options: argparse.Namespace) -> int:
+    from models import registry  # noqa: PLC0415
+
+    settings = _settings(StoreSettings, "retire")
+    record = registry.retire(settings.kafka_bootstrap)
+    _result(options, dict(record), f"{record['version']} is challenger no more")
     return 0
 
 
@@ -230,8 +321,9 @@ def _scorer(_options: argparse.Namespace) -> int:
 def _settings(kind: type[_S], process: str) -> _S:
     settings = kind.load()
     logs.configure(process, settings.log_level, settings.log_format)
-    # Deprecations inside tensorflow-io are nothing that a user could act on.
-    logging.getLogger("tensorflow").setLevel(logging.ERROR)
+    # Deprecations inside tensorflow and its converter are nothing that a user could act on.
+    for name in ("tensorflow", "absl"):
+        logging.getLogger(name).setLevel(logging.ERROR)
     return settings
 
 
@@ -281,7 +373,14 @@ def _parser() -> argparse.ArgumentParser:
 
     evaluate = command("evaluate", _evaluate, _EVALUATE)
     evaluate.add_argument("--version", help="a stored model (default: the champion)")
-    for made in (train, evaluate):
+    compare = command("compare", _compare, _COMPARE)
+    for role in _ROLES:
+        compare.add_argument(f"--{role}", help=f"a stored model (default: the {role})")
+    compare.add_argument(
+        "--budget", type=_share, default=0.02, help="share of healthy cars that may alarm (0.02)"
+    )
+    compare.add_argument("--seed", type=int, default=1, help="of the bootstrap")
+    for made in (train, evaluate, compare):
         made.add_argument("--topic", default=topics.TELEMETRY, choices=_LOGS, help="what to read")
         made.add_argument("--truth-topic", default=topics.TRUTH, help="what is known of the cars")
         made.add_argument(
@@ -291,19 +390,25 @@ def _parser() -> argparse.ArgumentParser:
     listing = command("list", _list, _LIST)
     promote = command("promote", _promote, _PROMOTE)
     promote.add_argument("version", help="as `list` shows it")
+    promote.add_argument(
+        "--as", dest="role", choices=_ROLES, default="champion", help="which role it gets"
+    )
+    rollback = command("rollback", _rollback, _ROLLBACK)
+    retire = command("retire", _retire, _RETIRE)
     command("scorer", _scorer, _SCORER)
 
-    for made in (train, evaluate, listing, promote):
-        made.add_argument("--store", type=Path, help="folder of models (default: MODEL_STORE)")
-    for made in (simulate, train, evaluate):
+    for made in (train, evaluate, listing, compare, promote, rollback):
+        made.add_argument("--store", type=_store, help="where models lie (default: MODEL_STORE)")
+    for made in (simulate, train, evaluate, compare):
         made.add_argument(
             "--progress", choices=FORMS, default="auto", help="bar on a terminal, lines elsewhere"
         )
-    for made in (simulate, train, evaluate, listing, promote):
+    for made in (simulate, train, evaluate, listing, compare, promote, rollback, retire):
         made.add_argument("--json", action="store_true", help="one JSON line on stdout")
     return parser
 
 
+_ROLES: Final = ("champion", "challenger")
 _LOGS: Final = (topics.TELEMETRY, topics.HISTORY)
 _ACCELERATION: Final = "component seconds in a second of the clock"
 
@@ -327,6 +432,24 @@ def _positive(text: str) -> float:
     if not 0 < value < float("inf"):
         raise argparse.ArgumentTypeError(f"{text!r}; a number above 0 is accepted")
     return value
+
+
+def _share(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value < 1:
+        raise argparse.ArgumentTypeError(f"{text!r}; a share from 0 to below 1 is accepted")
+    return value
+
+
+def _store(text: str) -> str:
+    try:
+        location(text, Path())
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r}; {error}") from error
+    return text
 
 
 def _moment(text: str) -> int:

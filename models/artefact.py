@@ -4,7 +4,7 @@
 debounce, scaler, features, training offsets, seeds, metrics, versions and the sha256 of every file.
 The registry carries the manifest's own sha256, so a record on topic `models` pins every byte. The
 trainer writes, the scorer only reads; a folder that lacks a file, has one more or has another byte
-is refused. No TensorFlow here: hashes and JSON.
+is refused. The store may be an object store (`store`). No TensorFlow here: hashes and JSON.
 """
 
 import hashlib
@@ -21,6 +21,7 @@ from typing import Any, Final
 import orjson
 
 from models.errors import ArtefactRefused
+from models.store import Location, Remote
 
 FORMAT: Final = 1
 NAME: Final = "engine"
@@ -42,20 +43,23 @@ class Artefact:
 
     @property
     def version(self) -> str:
-        """`engine-<utc time>-<hash8>`, also the folder's name."""
-        return self.folder.name
+        """`engine-<utc time>-<hash8>`; of a model that is not published yet the folder's name."""
+        version: str = self.manifest.get("version", self.folder.name)
+        return version
 
 
 def publish(
-    store: Path, manifest: dict[str, Any], fill: Callable[[Path], None], *, now_ms: int
+    store: Location, manifest: dict[str, Any], fill: Callable[[Path], None], *, now_ms: int
 ) -> Artefact:
-    """Store a model: `fill` writes its files into a hidden folder, one rename makes it appear.
+    """Store a model: `fill` writes its files into a hidden folder; then it appears as a whole.
 
-    `manifest` gains format, name, version, created_at and files. A crash leaves no half artefact
-    under a version's name.
+    In a folder one rename does that, in an object store the manifest, which is written last: a crash
+    leaves no half artefact under a version's name. `manifest` gains format, name, version, created_at
+    and files. Raises `StoreUnusable`.
     """
-    store.mkdir(parents=True, exist_ok=True)
-    draft = store / f".draft-{secrets.token_hex(8)}"
+    home = store.cache if isinstance(store, Remote) else store
+    home.mkdir(parents=True, exist_ok=True)
+    draft = home / f".draft-{secrets.token_hex(8)}"
     draft.mkdir()
     try:
         fill(draft)
@@ -71,37 +75,61 @@ def publish(
         }
         data = orjson.dumps(manifest, option=orjson.OPT_INDENT_2)
         (draft / MANIFEST).write_bytes(data)
+        folder = home / version
+        if isinstance(store, Remote):
+            store.write(draft, version, [*files, MANIFEST])
+            folder = home / _digest(data)
         _sync(draft)
-        draft.rename(store / version)
-        _sync_one(store)
+        draft.rename(folder)
+        _sync_one(home)
     except BaseException:
         shutil.rmtree(draft, ignore_errors=True)
         raise
-    return Artefact(store / version, manifest, _digest(data))
+    return Artefact(folder, manifest, _digest(data))
 
 
-def find(store: Path, version: str) -> Path:
-    """The folder of `version`; raises `ArtefactRefused` for a name that is none or is not there."""
+def verify(store: Location, version: str, sha256: str | None = None) -> Artefact:
+    """Read a stored model after checking every byte of it; a remote one from the local cache.
+
+    `sha256` is what the registry says of the manifest; None trusts the store's own manifest.
+    Raises `ArtefactRefused` naming the first thing that is not as promised, `StoreUnusable`.
+    """
     if not _VERSION.fullmatch(version):
         raise ArtefactRefused(
             f"{version[:80]!r} is no version; {NAME}-<utc time>-<8 hex digits> is accepted"
         )
-    folder = store / version
-    if not folder.is_dir():
+    if isinstance(store, Remote):
+        artefact = _fetched(store, version, sha256)
+        try:
+            return _checked(artefact, version, sha256)
+        except ArtefactRefused:
+            # The copy may have been hurt, not the original: once more, from there.
+            shutil.rmtree(artefact.folder, ignore_errors=True)
+            return _checked(_fetched(store, version, sha256), version, sha256)
+    if not (store / version).is_dir():
         raise ArtefactRefused(f"{version} is not in the store {store}")
-    return folder
+    return _checked(read(store / version), version, sha256)
 
 
-def verify(store: Path, version: str, sha256: str | None = None) -> Artefact:
-    """Read a stored model after checking every byte of it.
+def _fetched(store: Remote, version: str, sha256: str | None) -> Artefact:
+    """A copy in the cache, unchecked but for the manifest's own hash."""
+    try:
+        data = store.read(version, MANIFEST)
+    except FileNotFoundError as error:
+        raise ArtefactRefused(f"{version} is not in the store {store}") from error
+    artefact = _parsed(store.cache / _digest(data), version, data)
+    if sha256 not in (None, artefact.sha256):
+        raise ArtefactRefused(f"{version}: the manifest is not the one that was registered")
+    store.copy(version, list(artefact.manifest["files"]), artefact.sha256, {MANIFEST: data})
+    return artefact
 
-    `sha256` is what the registry says of the manifest; None trusts the folder's own manifest.
-    Raises `ArtefactRefused` naming the first thing that is not as promised.
-    """
-    folder = find(store, version)
-    artefact = read(folder)
+
+def _checked(artefact: Artefact, version: str, sha256: str | None) -> Artefact:
+    folder = artefact.folder
     if sha256 is not None and artefact.sha256 != sha256:
         raise ArtefactRefused(f"{version}: the manifest is not the one that was registered")
+    if artefact.version != version:
+        raise ArtefactRefused(f"{version}: the manifest is that of {artefact.version[:80]}")
     promised = artefact.manifest["files"]
     there = set(_files(folder)) - {MANIFEST}
     for name in sorted(there ^ set(promised)):
@@ -117,25 +145,38 @@ def read(folder: Path) -> Artefact:
     """A stored model by its manifest alone, unverified; for lists."""
     try:
         data = (folder / MANIFEST).read_bytes()
-        manifest = orjson.loads(data)
-        if manifest["format"] != FORMAT or not isinstance(manifest["files"], dict):
-            raise ArtefactRefused(
-                f"{folder.name}: format {manifest['format']!r}; {FORMAT} is accepted"
-            )
-    except (OSError, orjson.JSONDecodeError, KeyError, TypeError) as error:
+    except OSError as error:
         raise ArtefactRefused(f"{folder.name}: no readable {MANIFEST} ({error!r:.120})") from error
-    return Artefact(folder, manifest, _digest(data))
+    return _parsed(folder, folder.name, data)
 
 
-def listing(store: Path) -> list[Artefact]:
+def listing(store: Location) -> list[Artefact]:
     """All stored models, oldest first; folders without a readable manifest are left out."""
+    if isinstance(store, Remote):
+        names = [name for name in store.versions() if _VERSION.fullmatch(name)]
+    else:
+        names = sorted(folder.name for folder in store.glob(f"{NAME}-*"))
     found = []
-    for folder in sorted(store.glob(f"{NAME}-*")):
+    for name in names:
         try:
-            found.append(read(folder))
-        except ArtefactRefused:
+            if isinstance(store, Remote):
+                data = store.read(name, MANIFEST)
+                found.append(_parsed(store.cache / _digest(data), name, data))
+            else:
+                found.append(read(store / name))
+        except (ArtefactRefused, FileNotFoundError):
             continue
     return found
+
+
+def _parsed(folder: Path, version: str, data: bytes) -> Artefact:
+    try:
+        manifest = orjson.loads(data)
+        if manifest["format"] != FORMAT or not isinstance(manifest["files"], dict):
+            raise ArtefactRefused(f"{version}: format {manifest['format']!r}; {FORMAT} is accepted")
+    except (orjson.JSONDecodeError, KeyError, TypeError) as error:
+        raise ArtefactRefused(f"{version}: no readable {MANIFEST} ({error!r:.120})") from error
+    return Artefact(folder, manifest, _digest(data))
 
 
 def _files(folder: Path) -> list[str]:

@@ -8,12 +8,11 @@ with everything of it. (An alarm that stood longer than that on scores between r
 is not remembered; the twin keeps it until the scorer says otherwise.)
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from confluent_kafka import Consumer, KafkaException, TopicPartition
 
-from models.emission import Emission, Policy
-from models.scoring import Vehicles
 from twin.kit import logs
 
 log = logs.get(__name__)
@@ -25,8 +24,6 @@ _KAFKA_S = 20.0
 class Partition:
     """One owned partition. `position` is the next offset to read, `timestamp` of the last record."""
 
-    vehicles: Vehicles
-    emission: Emission
     speak_from: int
     position: int = -1
     timestamp: int = 0
@@ -34,28 +31,29 @@ class Partition:
 
 
 class Assignment:
-    """All owned partitions of one topic; its callbacks are the consumer's rebalance listener."""
+    """All owned partitions of one topic; its callbacks are the consumer's rebalance listener.
 
-    def __init__(self, *, policy: Policy, limit: int, restore_minutes: float) -> None:
-        self._policy = policy
-        self._limit = limit
+    `forget` is told each partition that is not owned any more.
+    """
+
+    def __init__(self, *, restore_minutes: float, forget: Callable[[int], None]) -> None:
         self._restore_ms = int(restore_minutes * 60_000)
+        self._forget = forget
         self.partitions: dict[int, Partition] = {}
 
     def assigned(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         """Take partitions over, each from its restore point."""
         starts = []
         for start, committed in self._starts(consumer, partitions):
-            self.partitions[start.partition] = Partition(
-                Vehicles(self._limit), Emission(self._policy, self._limit), speak_from=committed
-            )
+            self.partitions[start.partition] = Partition(speak_from=committed)
             starts.append(start)
         consumer.incremental_assign(starts)
 
     def lost(self, _consumer: Consumer, partitions: list[TopicPartition]) -> None:
         """Forget partitions."""
         for gone in partitions:
-            self.partitions.pop(gone.partition, None)
+            if self.partitions.pop(gone.partition, None) is not None:
+                self._forget(gone.partition)
 
     def commits(self, topic: str) -> list[TopicPartition]:
         """What is read and told and not committed yet."""

@@ -2,15 +2,20 @@
 
 An alarm opens when `k` of the last `n` rows lay above the threshold, and closes only after `calm`
 successive rows below `release` times the threshold; between the two it stays as it is. Pure: a
-policy is frozen and travels in the artefact, its state is two integers.
+policy is frozen and travels in the artefact, its state is two integers. `Debounced` is one car,
+`Debounces` the same law for many at once.
 """
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Final, Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
 
 from twin.wire.records import HealthState
 
 Level = Literal["normal", "exceeding", "alarm"]
+LEVELS: Final[tuple[Level, ...]] = get_args(Level)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +74,50 @@ class Debounced:
         self.policy = policy
         self._bits = 0
         self._calm = 0
+
+
+class Debounces:
+    """`Debounced` for cars in numbered slots; arrays grow with the highest slot seen."""
+
+    def __init__(self, policy: Debounce) -> None:
+        self.policy = policy
+        self.alarm = np.zeros(0, bool)
+        self._bits = np.zeros(0, np.uint64)
+        self._calm = np.zeros(0, np.int32)
+
+    def room(self, slots: int) -> None:
+        """Have at least so many slots."""
+        if slots > self.alarm.size:
+            for name in ("alarm", "_bits", "_calm"):
+                held = getattr(self, name)
+                more = max(slots - held.size, held.size)
+                setattr(self, name, np.concatenate([held, np.zeros(more, held.dtype)]))
+
+    def push(
+        self, slots: NDArray[np.int64], scores: NDArray[np.float64], threshold: float
+    ) -> NDArray[np.int8]:
+        """One more row's score (n,) for each of the different `slots` (n,): indices into LEVELS."""
+        policy = self.policy
+        above = scores > threshold
+        mask = np.uint64((1 << policy.n) - 1)
+        bits = (self._bits[slots] << np.uint64(1) | above.astype(np.uint64)) & mask
+        calm = np.where(scores < policy.release * threshold, self._calm[slots] + 1, 0)
+        count = np.unpackbits(bits.view(np.uint8).reshape(-1, 8), axis=1).sum(axis=1)
+        alarm = (count >= policy.k) | (self.alarm[slots] & (calm < policy.calm))
+        self._bits[slots], self._calm[slots], self.alarm[slots] = bits, calm, alarm
+        level: NDArray[np.int8] = np.where(alarm, 2, above).astype(np.int8)
+        return level
+
+    def forget(self, slots: NDArray[np.int64]) -> None:
+        """These slots belong to other cars from now on."""
+        slots = slots[slots < self.alarm.size]
+        for held in (self.alarm, self._bits, self._calm):
+            held[slots] = 0
+
+    def alarms_of(self, former: "Debounces") -> None:
+        """Keep another model's alarms; its rows do not count for this one."""
+        self.room(former.alarm.size)
+        self.alarm[: former.alarm.size] |= former.alarm
 
 
 def health(autoencoder: Level, lstm: Level | None) -> HealthState:

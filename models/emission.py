@@ -1,78 +1,99 @@
 """Which verdicts are worth a record on topic `scores`, and what the record says.
 
 People and twins get news, not every row: a change of state, a move of the score beyond a deadband,
-or a heartbeat so that silence means a stopped scorer. Pure; the memory of what was said last is one
-small object a car.
+or a heartbeat so that silence means a stopped scorer. For tests every verdict can be said
+(`Policy.every`). Pure; the memory of what was said last is three numbers a car.
 """
 
-from collections import OrderedDict
 from dataclasses import dataclass
-from typing import Literal
+from typing import Final, Literal, get_args
 
 import numpy as np
+from numpy.typing import NDArray
 
-from models.features import FEATURES, SIGNAL_OF
-from models.scoring import Floats, Model, Verdict
-from twin.wire.records import HealthState, ModelScore, Score, SignalShare
-from twin.wire.telemetry import Telemetry
+from models.features import FEATURES, SIGNAL_OF, Index
+from models.scoring import Floats, Model, Verdict, Verdicts
+from twin.wire.records import ModelScore, Score, SignalShare
+from twin.wire.telemetry import Sample, Telemetry
 
-Why = Literal["state", "deadband", "heartbeat"]
+Why = Literal["state", "deadband", "heartbeat", "every"]
+WHYS: Final[tuple[Why, ...]] = get_args(Why)
 
 EVIDENCE = 5
 """At most so many signals are named, the strongest first."""
+
+_STATE, _DEADBAND, _HEARTBEAT, _EVERY = range(4)
+_NEVER: Final = -1
 
 
 @dataclass(frozen=True, slots=True)
 class Policy:
     """`deadband`: how far a score must move, as a share of its threshold (or of itself when it lies
-    above); `heartbeat_ms` of event time after which an unchanged score is said again.
+    above); `heartbeat_ms` of event time after which an unchanged score is said again; `every`: say
+    what is no news, too.
     """
 
     deadband: float
     heartbeat_ms: int
-
-
-@dataclass(frozen=True, slots=True)
-class Said:
-    """What was said last of a car."""
-
-    state: HealthState
-    danger: float
-    event_time: int
+    every: bool = False
 
 
 class Emission:
-    """What was said last of each car of one partition, for at most `limit` cars."""
+    """What was said last of the car in each slot."""
 
-    def __init__(self, policy: Policy, limit: int) -> None:
+    def __init__(self, policy: Policy) -> None:
         self._policy = policy
-        self._limit = limit
-        self._said: OrderedDict[str, Said] = OrderedDict()
+        self._state = np.full(0, _NEVER, np.int8)
+        self._danger = np.zeros(0)
+        self._time = np.zeros(0, np.int64)
 
-    def why(self, model: Model, vehicle_id: str, event_time: int, verdict: Verdict) -> Why | None:
-        """The reason to say this verdict, None when it says nothing new. What is said is noted."""
-        last = self._said.get(vehicle_id)
-        danger = _danger(model, verdict) if verdict.score is not None else None
-        why: Why | None = None
-        if last is None or verdict.state != last.state:
-            why = "state"
-        elif danger is None:
-            return None
-        elif abs(danger - last.danger) > self._policy.deadband * max(1.0, last.danger):
-            why = "deadband"
-        elif event_time - last.event_time >= self._policy.heartbeat_ms:
-            why = "heartbeat"
-        if why is not None:
-            self._said[vehicle_id] = Said(verdict.state, danger or 0.0, event_time)
-            self._said.move_to_end(vehicle_id)
-            if len(self._said) > self._limit:
-                self._said.popitem(last=False)
+    def news(self, model: Model, verdicts: Verdicts, times: Index) -> NDArray[np.int8]:
+        """Why to say each verdict (m,): an index into WHYS, -1 for what is no news.
+
+        `times` (m,) are event times in ms. What is said is noted.
+        """
+        self._room(int(verdicts.slots.max(initial=-1)) + 1)
+        # The higher of both scores in units of its threshold.
+        score = verdicts.score / model.autoencoder.threshold
+        danger = np.fmax(score, np.nan_to_num(verdicts.probability) / model.lstm.threshold)
+        danger[np.isnan(score)] = np.nan
+        why = np.empty(danger.size, np.int8)
+        for i in verdicts.rounds:
+            why[i] = self._say(verdicts.slots[i], verdicts.states[i], danger[i], times[i])
         return why
+
+    def forget(self, slots: Index) -> None:
+        """These slots belong to other cars from now on."""
+        self._state[slots[slots < self._state.size]] = _NEVER
+
+    def _say(
+        self, slots: Index, states: NDArray[np.int8], danger: NDArray[np.float64], times: Index
+    ) -> NDArray[np.int8]:
+        policy, last = self._policy, self._danger[slots]
+        moved = np.abs(danger - last) > policy.deadband * np.maximum(1.0, last)
+        old = times - self._time[slots] >= policy.heartbeat_ms
+        other = _EVERY if policy.every else _NEVER
+        why = np.where(moved, _DEADBAND, np.where(old, _HEARTBEAT, other))
+        why = np.where(np.isnan(danger), other, why)
+        why = np.where(states != self._state[slots], _STATE, why).astype(np.int8)
+        said = (why != _NEVER) & (why != _EVERY)
+        self._state[slots[said]] = states[said]
+        self._danger[slots[said]] = np.nan_to_num(danger[said])
+        self._time[slots[said]] = times[said]
+        return why
+
+    def _room(self, slots: int) -> None:
+        missing = slots - self._state.size
+        if missing > 0:
+            more = max(missing, self._state.size)
+            self._state = np.concatenate([self._state, np.full(more, _NEVER, np.int8)])
+            self._danger = np.concatenate([self._danger, np.zeros(more)])
+            self._time = np.concatenate([self._time, np.zeros(more, np.int64)])
 
 
 def score_record(
     model: Model,
-    row: Telemetry,
+    row: Sample | Telemetry,
     verdict: Verdict,
     why: Why,
     *,
@@ -121,12 +142,6 @@ def shares(deviations: Floats) -> list[SignalShare]:
         by_signal[signal] = by_signal.get(signal, 0.0) + square / total
     first = sorted(by_signal.items(), key=lambda item: -item[1])[:EVIDENCE]
     return [SignalShare(signal=signal, share=round(share, 3)) for signal, share in first]
-
-
-def _danger(model: Model, verdict: Verdict) -> float:
-    """The higher of both scores in units of its threshold."""
-    score = (verdict.score or 0.0) / model.autoencoder.threshold
-    return max(score, (verdict.probability or 0.0) / model.lstm.threshold)
 
 
 def _short(value: float) -> float:

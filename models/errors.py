@@ -5,6 +5,9 @@
   + NotEnoughData         the log does not hold what training or evaluation needs
   + LogChanged            what was read is not what the log's offsets promised
   + ArtefactRefused       a stored model is missing, altered or does not compute what it promised
+  + StoreUnusable         the model store cannot be reached, read or written
+  + NoSuchModel           no model has the role that a command needs
+  + ReadingEnded          Kafka ended the reading of telemetry for good
 """
 
 from twin.wire.errors import CartwinError
@@ -28,3 +31,15 @@ class LogChanged(ModelsError):
 
 class ArtefactRefused(ModelsError):
     """A stored model is missing, altered or does not compute what it promised."""
+
+
+class StoreUnusable(ModelsError):
+    """The model store cannot be reached, read or written."""
+
+
+class NoSuchModel(ModelsError):
+    """No model has the role that a command needs."""
+
+
+class ReadingEnded(ModelsError):
+    """Kafka ended the reading of telemetry for good."""

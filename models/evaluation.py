@@ -1,6 +1,5 @@
 """`python -m models evaluate`: a stored model on a log with known truth, through the scorer's path."""
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,11 +10,12 @@ from models.errors import NotEnoughData
 from models.evaluate import report
 from models.features import compute
 from models.log import freeze
+from models.store import Location
 
 
 def evaluate(
     bootstrap: str,
-    store: Path,
+    store: Location,
     version: str | None,
     *,
     topic: str,

@@ -4,7 +4,7 @@ signals (rows x INPUTS) -> `compute` -> features (rows x FEATURES), valid -> win
 
 A feature is what a sensor says beyond what the other sensors let expect, so that a fault shows
 whether the car stands or drives: temperature over the regulated one, air flow over the flow that
-this throttle and speed give, voltage under the pack's line, vibration over that of a healthy shaft.
+this engine speed and load give, voltage under the pack's line, vibration over that of a healthy shaft.
 The expectation is the vehicle type's data sheet (`NOMINAL`), rough on purpose: the model learns the
 rest. What is a car's own offset is taken out later, from residuals (`trend`). Tyres and firmware are left
 out: they say nothing about the engine.
@@ -44,6 +44,12 @@ INPUTS: Final = (
     "accelerometer_1_2_value",
     "accelerometer_2_1_value",
     "accelerometer_2_2_value",
+    "engine_speed",
+    "engine_load",
+    "control_module_voltage",
+    "long_fuel_trim",
+    "short_fuel_trim",
+    "timing_advance",
 )
 """Signals that a row must have, in the order of the columns of a signal matrix."""
 
@@ -57,6 +63,9 @@ SIGNAL_OF: Final[dict[str, str]] = {
     "vibration_excess": "engine_vibration_amplitude",
     "shake_excess": "accelerometer_1_1_value",
     "shake_rear": "accelerometer_2_1_value",
+    "supply_sag": "control_module_voltage",
+    "fuel_trim": "long_fuel_trim",
+    "spark_late": "timing_advance",
 }
 """Feature -> the signal that evidence names for it."""
 
@@ -71,9 +80,6 @@ NOMINAL: Final[dict[str, float]] = {
     "coolant_cold_floor": -3.0,  # K: a cold engine is no news
     "engine_kw": 75.0,
     "idle_rpm": 780.0,
-    "rpm_per_speed": 42.0,  # per m/s
-    "rpm_per_throttle": 2600.0,
-    "full_load_rpm": 5000.0,
     "displacement_l": 2.0,
     "filling": 0.85,  # volumetric efficiency
     "pack_empty_v": 180.0,
@@ -86,6 +92,12 @@ NOMINAL: Final[dict[str, float]] = {
     "vibration_per_rpm": 0.05,
     "shake_idle": 0.1,  # m/s2
     "shake_per_speed": 0.02,
+    "supply_v": 14.2,
+    "spark_deg": 10.0,  # before top dead centre at idle
+    "spark_per_krpm": 6.0,
+    "spark_per_load": -12.0,
+    "spark_hot_air_c": 40.0,  # of the intake, above which spark comes later
+    "spark_per_hot_k": -0.15,
 }
 """What the data sheet of the vehicle type says; every figure enters `feature_hash`."""
 
@@ -145,8 +157,7 @@ def _features(column: Mapping[str, NDArray[np.float64]]) -> list[NDArray[np.floa
     k = NOMINAL
     speed, volts, amps = column["speed"], column["battery_voltage"], column["current_draw"]
     throttle = np.clip((column["throttle_pos"] - k["throttle_idle"]) / k["throttle_span"], 0.0, 1.0)
-    rpm = k["idle_rpm"] + k["rpm_per_speed"] * speed + k["rpm_per_throttle"] * throttle
-    load = np.minimum(0.12 + 0.85 * throttle * k["full_load_rpm"] / rpm, 1.0)
+    rpm, load = column["engine_speed"], column["engine_load"]
     litres = rpm / 120.0 * k["displacement_l"] * k["filling"] * (0.1 + 0.9 * load)
     air = litres * 1.2 * 293.0 / (273.0 + column["intake_air_temp"])
     coolant = k["coolant_regulated"] + k["coolant_per_throttle"] * throttle
@@ -156,6 +167,10 @@ def _features(column: Mapping[str, NDArray[np.float64]]) -> list[NDArray[np.floa
     vibration = vibration + k["vibration_per_rpm"] * rpm
     front = (column["accelerometer_1_1_value"] + column["accelerometer_1_2_value"]) / 2
     rear = (column["accelerometer_2_1_value"] + column["accelerometer_2_2_value"]) / 2
+    above_idle = np.clip(rpm - k["idle_rpm"], 0.0, 3000.0) / 1000.0
+    spark = k["spark_deg"] + k["spark_per_krpm"] * above_idle + k["spark_per_load"] * load
+    hot = np.maximum(column["intake_air_temp"] - k["spark_hot_air_c"], 0.0)
+    spark = spark + k["spark_per_hot_k"] * hot
     road = k["shake_idle"] + k["shake_per_speed"] * speed
     named = {
         "speed": speed,
@@ -171,6 +186,9 @@ def _features(column: Mapping[str, NDArray[np.float64]]) -> list[NDArray[np.floa
         ),
         "shake_excess": np.clip((front + rear) / 2 - road, -1.5, 1.5),
         "shake_rear": np.clip(rear - front, -1.5, 1.5),
+        "supply_sag": k["supply_v"] - column["control_module_voltage"],
+        "fuel_trim": column["long_fuel_trim"] + column["short_fuel_trim"],
+        "spark_late": spark - column["timing_advance"],
     }
     return [named[name] for name in FEATURES]
 
@@ -181,12 +199,14 @@ def feature_hash() -> str:
     A model is used only with the features it was trained on. Formulas enter by their values on two
     fixed rows, to 5 digits (so that another processor's last bit does not matter).
     """
-    probe = np.array(
-        [
-            [93.7, 31.3, 14.9, 0.613, 226.1, 11.7, 19.3, 853.0, 0.217, 0.51, 0.43, 0.57, 0.61],
-            [71.9, 12.1, 41.7, 0.337, 201.7, 47.3, 7.1, 401.0, 0.583, 0.29, 0.37, 0.23, 0.31],
-        ]
-    )
+    # fmt: off
+    probe = np.array([
+        93.7, 31.3, 14.9, 0.613, 226.1, 11.7, 19.3, 853.0, 0.217, 0.51, 0.43, 0.57, 0.61,
+        1913.0, 0.37, 13.9, 0.03, -0.02, 11.3,
+        71.9, 52.1, 41.7, 0.337, 201.7, 47.3, 7.1, 401.0, 0.583, 0.29, 0.37, 0.23, 0.31,
+        2711.0, 0.71, 14.3, -0.04, 0.01, 17.9,
+    ]).reshape(2, len(INPUTS))
+    # fmt: on
     features, _ = compute(probe)
     said = [
         INPUTS,
@@ -259,9 +279,22 @@ class WindowStore:
         self._newest = np.zeros(capacity, dtype=np.int64)  # event time, when count > 0
         self._arrived = np.zeros(capacity, dtype=np.int64)  # clock, for giving slots back
         self._handed: list[int] = []
+        self._free: list[int] = []
 
     def __len__(self) -> int:
-        return len(self._ids)
+        return len(self._slots)
+
+    def find(self, vehicle_ids: Iterable[str]) -> Index:
+        """The slot of each vehicle that has one, -1 for all others."""
+        slot = self._slots.get
+        return np.array([slot(vehicle_id, -1) for vehicle_id in vehicle_ids], dtype=np.int64)
+
+    def drop(self, slots: Index) -> None:
+        """Forget the vehicles in these slots, which others may take."""
+        for slot in slots.tolist():
+            del self._slots[self._ids[slot]]
+        self._count[slots] = 0
+        self._free += slots.tolist()
 
     def index(self, vehicle_ids: Iterable[str], now_ms: int) -> Index:
         """The slot of each vehicle, -1 where there is no room.
@@ -270,14 +303,18 @@ class WindowStore:
         than MAX_GAP_MS, whose window a gap would end anyway.
         """
         ids = list(vehicle_ids)
-        slots = np.array([self._slots.get(vehicle_id, -1) for vehicle_id in ids], dtype=np.int64)
+        slots = self.find(ids)
         self._arrived[slots[slots >= 0]] = now_ms
         if (slots >= 0).all():
             return slots
         idle: list[int] | None = None
         for i in np.flatnonzero(slots < 0).tolist():
             slot = self._slots.get(ids[i])
-            if slot is None and len(self._ids) < self._max_vehicles:
+            if slot is None and self._free:
+                slot = self._free.pop()
+                self._ids[slot] = ids[i]
+                self._slots[ids[i]] = slot
+            elif slot is None and len(self._ids) < self._max_vehicles:
                 slot = self._append(ids[i])
             elif slot is None:
                 if idle is None:

@@ -16,13 +16,14 @@ from models.examples import Data
 from models.features import REGIMES, WINDOW, Features, regimes, windows
 from models.labels import PARTS
 from models.network import Floats, Scaler
-from models.threshold import above_all, alarm_level, extreme
+from models.threshold import alarm_level, extreme
 from models.trend import Norms, Trends
 
 DEBOUNCE: Final = Debounce(k=8, n=12, calm=60, release=0.8)
 """A worn shaft is silent at a red light: an alarm closes only after a minute of calm at 1 Hz."""
 ALARM_SHARE: Final = 1e-3
-"""Of healthy cars that may raise an alarm in one history, as the fitted tail says."""
+"""Of healthy cars that may raise an alarm in one history, as the fitted tail says: far less than is
+allowed, for the sake of cars from ranges that nothing was calibrated on."""
 MIN_PROBABILITY: Final = 0.7
 """An alarm of the LSTM should be right seven times out of ten at the least."""
 STRIDE: Final = 4
@@ -31,8 +32,10 @@ STRIDE: Final = 4
 _SCALE_QUANTILE: Final = 0.99
 _SIGNAL_SHARE: Final = 1e-3
 """Of healthy cars whose deviation of one signal in one regime reaches 1 in one history."""
+_LOGIT_SHARE: Final = 3e-3
+"""As ALARM_SHARE, of the LSTM: a logit's tail reaches far, and beyond this nothing would be found."""
 _CARS: Final = 3
-"""A regime that fewer healthy calibration cars were in is not judged."""
+"""A regime that fewer healthy cars were in is not judged."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +126,7 @@ def _calibrate(
             )
         return known
 
-    chance = line[0] * above_all(levels(logits, life[ends])) + line[1]
+    chance = line[0] * extreme(levels(logits, life[ends]), _LOGIT_SHARE) + line[1]
     anomaly = levels(deviations(norms, data.features[part], residuals[part], life), life)
     return Trained(
         scaler=scaler,
@@ -140,17 +143,18 @@ def _calibrate(
 
 
 def _norms(data: Data, residuals: Floats) -> Norms:
-    """Spread between healthy cars from all but the test cars, scale from calibration cars.
+    """Spread between healthy cars and what is too much for one, from all but the test cars.
 
+    A residual hardly knows which cars the autoencoder learnt from, and a tail needs many cars; what
+    the fit flatters is made good by the threshold, which calibration cars alone set.
     Each signal in each regime has its own tail: one threshold over all would be ruled by the heaviest
     (a standing car's current, when the fan runs), and hide faults in the others.
     """
     known = data.healthy & ~data.of("test")
     state = regimes(data.features)
     norms = Norms.unscaled(residuals[known], state[known], data.columns.life[known])
-    rows = data.healthy & data.of("calibrate")
-    lives, state = data.columns.life[rows], state[rows]
-    each = Trends(norms).walk(lives, state, residuals[rows])
+    lives, state = data.columns.life[known], state[known]
+    each = Trends(norms).walk(lives, state, residuals[known])
     scale = np.full(each.shape[1:], np.inf, np.float32)
     for regime in range(len(REGIMES)):
         there = (state == regime) & ~np.isnan(each[:, regime, 0])
@@ -163,8 +167,7 @@ def _norms(data: Data, residuals: Floats) -> Norms:
             scale[regime, feature] = extreme(levels, _SIGNAL_SHARE)
     if not np.isfinite(scale).any():
         raise NotEnoughData(
-            f"no regime was driven by {_CARS} healthy vehicles to calibrate on; simulate more"
-            " vehicles or more days"
+            f"no regime was driven by {_CARS} healthy vehicles; simulate more vehicles or more days"
         )
     return norms.scaled(scale)
 

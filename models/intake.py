@@ -1,81 +1,110 @@
-"""Kafka records of telemetry to rows. Pure.
+"""Kafka records of telemetry to rows in columns. Pure.
 
 The uplink has checked every record, so what is no row comes of a writer that went round it: no
-framed Avro, an unknown schema, a key that is not the vehicle's id (its rows would land on a
-partition where the car's window is not), an impossible id or number. The twin worker sets such a
-record aside, once and with its reason; here it is only passed over.
+framed Avro, an unknown schema, a key that is not the vehicle's id, a partition that is not the key's
+(its rows would land where the car's window is not), an impossible id or number. The twin worker sets
+such a record aside, once and with its reason; here it is only passed over.
 """
 
-import math
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import chain
+from operator import attrgetter, itemgetter
+from typing import Any, Final
 
 import numpy as np
+from numpy.typing import NDArray
 
-from models.features import signal_matrix
+from models.features import INPUTS, Index
 from models.scoring import Batch
+from twin.native.telemetry import id_of_key
 from twin.wire import codec
-from twin.wire.errors import Invalid, Malformed, Misaddressed, WireError
-from twin.wire.ids import check_vehicle_id
-from twin.wire.telemetry import Telemetry
+from twin.wire.errors import WireError
+from twin.wire.ids import RESERVED
+from twin.wire.partition import partition_of
+from twin.wire.telemetry import Sample
 
 
 @dataclass(frozen=True, slots=True)
-class Record:
-    """One Kafka record, without its client."""
-
-    partition: int
-    offset: int
-    key: bytes | None
-    value: bytes | None
-
-
-@dataclass(slots=True)
 class Rows:
-    """Readable rows of one partition in order of arrival, with their offsets."""
+    """Readable rows in order of arrival; `places` (n,) of them among the records that were read."""
 
-    rows: list[Telemetry] = field(default_factory=list)
-    offsets: list[int] = field(default_factory=list)
+    samples: list[Sample]
+    places: Index
 
-    def batch(self) -> Batch:
-        """The rows as the models take them."""
+    def only(self, rows: NDArray[np.bool_]) -> "Rows":
+        """These rows alone."""
+        kept = np.flatnonzero(rows)
+        return Rows([self.samples[i] for i in kept.tolist()], self.places[kept])
+
+    def ids(self) -> list[str]:
+        """The vehicle of each row."""
+        return [sample.vehicle_id for sample in self.samples]
+
+    def batch(self, partitions: Index | None = None) -> Batch:
+        """The rows as the models take them; `partitions` (n,) of the log that they lie on."""
+        samples = self.samples
         return Batch(
-            [row.vehicle_id for row in self.rows],
-            np.array([row.event_time for row in self.rows], dtype=np.int64),
-            signal_matrix([row.signals for row in self.rows]),
-            np.array([not row.suspect for row in self.rows], dtype=bool),
+            self.ids(),
+            np.array([sample.event_time for sample in samples], dtype=np.int64),
+            matrix(samples),
+            np.array([not sample.suspect for sample in samples], dtype=bool),
+            partitions,
         )
 
 
-def read(records: Sequence[Record]) -> tuple[dict[int, Rows], list[Record]]:
-    """Rows by partition, and the records that are none."""
-    found: dict[int, Rows] = {}
-    unreadable = []
-    for record in records:
-        try:
-            row = _row(record)
-        except WireError:
-            unreadable.append(record)
+def read(keys: Sequence[bytes | None], values: Sequence[bytes | None]) -> Rows:
+    """The rows among records; what is none is left out."""
+    samples: list[Sample] = []
+    places: list[int] = []
+    for place, (key, value) in enumerate(zip(keys, values, strict=True)):
+        vehicle_id = None if key is None else id_of_key(key)
+        if vehicle_id is None or vehicle_id in RESERVED or value is None:
             continue
-        rows = found.setdefault(record.partition, Rows())
-        rows.rows.append(row)
-        rows.offsets.append(record.offset)
-    return found, unreadable
+        try:
+            samples.append(codec.decode_sample(value, vehicle_id))
+        except WireError:
+            continue
+        places.append(place)
+    return Rows(samples, np.array(places, dtype=np.int64))
 
 
-def _row(record: Record) -> Telemetry:
-    if record.value is None:
-        raise Malformed("the record is empty; framed Avro is accepted", reason="malformed_avro")
-    row = codec.decode_telemetry(record.value)
-    check_vehicle_id(row.vehicle_id)
-    if record.key != row.vehicle_id.encode():
-        raise Misaddressed(
-            f"the record's key is {(record.key or b'')[:80]!r}, its vehicle {row.vehicle_id!r};"
-            " the key must be the vehicle id"
-        )
-    if row.event_time < 0 or row.session < 0 or row.sequence < 0:
-        raise Invalid("a time or number is negative; integers from 0 are accepted")
-    # 32-bit values cannot overflow the sum, so it is finite only if each of them is.
-    if not math.isfinite(sum(row.signals.values())):
-        raise Invalid("a signal is infinite or no number; finite numbers are accepted")
-    return row
+def at_home(ids: Sequence[str], partitions: Index, homes: Index, count: int) -> NDArray[np.bool_]:
+    """Which rows lie on the partition of their vehicle, of `count`.
+
+    `homes` (n,): the partition that a known vehicle was found on, -1 for an unknown one.
+    """
+    good: NDArray[np.bool_] = homes == partitions
+    for i in np.flatnonzero(~good).tolist():
+        good[i] = partition_of(ids[i].encode(), count) == partitions[i]
+    return good
+
+
+def matrix(samples: Sequence[Sample]) -> NDArray[np.float64]:
+    """Signals (n, INPUTS) of samples; NaN where one is absent."""
+    signals = np.full((len(samples), len(INPUTS)), np.nan)
+    alike: dict[int, list[int]] = {}
+    for i, sample in enumerate(samples):
+        # Rows with the same signals share the object that names them.
+        alike.setdefault(id(sample.names), []).append(i)
+    for rows in alike.values():
+        columns, pick = _picker(samples[rows[0]].names)
+        if columns:
+            picked = map(pick, map(_values, map(samples.__getitem__, rows)))
+            flat = np.fromiter(chain.from_iterable(picked), np.float64, len(rows) * len(columns))
+            signals[np.ix_(rows, columns)] = flat.reshape(len(rows), len(columns))
+    return signals
+
+
+_values: Final = attrgetter("values")
+
+
+@lru_cache(maxsize=256)
+def _picker(names: tuple[str, ...]) -> tuple[list[int], Callable[[Any], tuple[float, ...]]]:
+    """Columns of INPUTS that are among `names`, and what takes them from a sample's values."""
+    there = [(column, names.index(name)) for column, name in enumerate(INPUTS) if name in names]
+    places = [place for _, place in there]
+    if len(places) == 1:
+        return [there[0][0]], lambda values: (values[places[0]],)
+    return [column for column, _ in there], itemgetter(*places) if places else tuple

@@ -217,11 +217,11 @@ def _each_masked(rows: Any, layout: Layout) -> Any:
 
 
 def residuals(network: keras.Model, scaler: Scaler, rows: Any, layout: Layout = FLEET) -> Any:
-    """How far each target (n, targets) lies from what the rest let expect, in deviations."""
+    """How far above what the rest let expect each target (n, targets) lies, in deviations."""
     scaled, targets = scaler(rows), len(layout.targets)
     rebuilt = tf.reshape(network(_each_masked(scaled, layout)), (-1, targets, layout.width))
     own = tf.gather(rebuilt, layout.targets, axis=2)
-    return tf.abs(tf.gather(scaled, layout.targets, axis=1) - tf.linalg.diag_part(own))
+    return tf.gather(scaled, layout.targets, axis=1) - tf.linalg.diag_part(own)
 
 
 def evaluate_residuals(
@@ -251,13 +251,14 @@ def export_autoencoder(
 ) -> None:
     """SavedModel with `serve(rows [n, width]) -> (scores [n], residuals [n, targets])`.
 
+    A score is the largest residual by amount; residuals keep their sign.
     `scales` is (targets,), or (regimes, targets) for a layout with regimes.
     """
 
     def serve(rows: Any) -> Any:
         unit = tf.gather(rows, layout.regimes, axis=1) @ scales if layout.regimes else scales
         scaled = residuals(network, scaler, rows, layout) / unit
-        return tf.reduce_max(scaled, axis=1), scaled
+        return tf.reduce_max(tf.abs(scaled), axis=1), scaled
 
     _export(network, serve, (layout.width,), folder)
 

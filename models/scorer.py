@@ -1,27 +1,34 @@
 """`python -m models scorer`: every car's rows in, scores out.
 
-telemetry -> rows (`intake`) -> windows, both models, debounce (`scoring`) -> what is news
-(`emission`) -> scores. One thread polls, scores and produces; the champion is loaded beside it and
-swapped between two polls. Offsets are committed only after Kafka has acknowledged every score that
-came of them, so a killed scorer scores the last second again under the same ids and loses none. A
-record that cannot be read is counted and passed over: setting it aside is the twin worker's. Before
-there is a champion, windows are kept warm and nothing is said.
+telemetry -> rows (`intake`) -> windows, both networks, debounce (`scoring`) -> what is news
+(`emission`) -> scores. One thread polls, scores and produces; models are loaded beside it and swapped
+between two polls. Offsets are committed only after Kafka has acknowledged every score that came of
+them, so a killed scorer scores the last second again under the same ids and loses none. A record that
+cannot be read is counted and passed over: setting it aside is the twin worker's. Before there is a
+champion, windows are kept warm and nothing is said.
+
+A challenger judges the same rows from the same windows, in its own state. What it says is counted
+beside the champion's and never written: no twin may ever act on it (`compare` tells the rest).
 """
 
 import signal
 import threading
 import time
+from dataclasses import dataclass
 from types import FrameType
+from typing import Literal
 
+import numpy as np
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
-from models import intake, registry, serving
+from models import artefact, intake, registry, serving
 from models.assignment import Assignment
-from models.champion import ChampionKeeper
-from models.emission import Policy, score_record
-from models.errors import NotDelivered
+from models.champion import ModelKeeper
+from models.emission import WHYS, Emission, Policy, score_record
+from models.errors import NotDelivered, ReadingEnded
+from models.features import Index
 from models.registry import Registration, Status, Watch
-from models.scoring import Model, Verdict, assess
+from models.scoring import STATES, Judge, Mask, Role, Vehicles, Verdicts
 from models.serving import Loaded
 from models.settings import ScorerSettings
 from twin.kit import kafka, logs, metrics
@@ -36,6 +43,7 @@ _COMMIT_S = 1.0
 _FLUSH_S = 30.0
 _STUCK_S = 30.0
 _SETTLE_S = 60.0
+_KAFKA_S = 20.0
 
 
 def run(settings: ScorerSettings) -> int:
@@ -57,18 +65,33 @@ def run(settings: ScorerSettings) -> int:
     return 0
 
 
+@dataclass(frozen=True, slots=True)
+class _Read:
+    """Readable rows of one poll with their places on the log, arrays (n,)."""
+
+    rows: intake.Rows
+    partitions: Index
+    offsets: Index
+    spoken: Index
+    """Indices of the rows that are not only read again to restore windows."""
+
+
 class Scorer:
     """One process's share of the partitions."""
 
     def __init__(self, settings: ScorerSettings, clock: Clock) -> None:
         self._settings = settings
         self._clock = clock
-        self._assignment = Assignment(
-            policy=Policy(settings.score_deadband, int(settings.score_heartbeat_s * 1000)),
-            limit=settings.scorer_vehicles,
-            restore_minutes=settings.scorer_restore_minutes,
+        policy = Policy(
+            settings.score_deadband, int(settings.score_heartbeat_s * 1000), settings.score_all
         )
-        self._model: Loaded | None = None
+        self._vehicles = Vehicles(settings.scorer_vehicles)
+        self._emission = Emission(policy)
+        self._assignment = Assignment(
+            restore_minutes=settings.scorer_restore_minutes, forget=self._forget
+        )
+        self._count = 0
+        self._running: dict[Role, Loaded] = {}
         self._failed: list[str] = []
         self._doing = "waiting for Kafka"
         self._alive_at = time.monotonic()
@@ -84,7 +107,7 @@ class Scorer:
         """Poll, score, produce, commit until `stop`; then say and commit what is under way.
 
         Raises `KafkaUnavailable`, `RegistryUnavailable` at the start, `NotDelivered` when Kafka took a
-        score for lost.
+        score for lost, `ReadingEnded` when the consumer cannot go on.
         """
         settings = self._settings
         name = f"scorer-{settings.scorer_id}"
@@ -92,8 +115,11 @@ class Scorer:
         needed = [topics.TELEMETRY, topics.SCORES, topics.MODEL_STATUS]
         kafka.wait_for_topics(self._producer, needed)
         use_ids(settings)
-        keeper = ChampionKeeper(
-            Watch(settings.kafka_bootstrap, name), settings.model_store, self._refused
+        store = settings.location()
+        keeper = ModelKeeper(
+            Watch(settings.kafka_bootstrap, name),
+            lambda wanted: artefact.verify(store, wanted["uri"], wanted["sha256"]),
+            self._refused,
         )
         keeper.start()
         self._doing = "loading the champion"
@@ -112,7 +138,7 @@ class Scorer:
         )
         self._consumer.subscribe(
             [topics.TELEMETRY],
-            on_assign=self._assignment.assigned,
+            on_assign=self._assigned,
             on_revoke=self._revoked,
             on_lost=self._assignment.lost,
         )
@@ -131,14 +157,16 @@ class Scorer:
             self._producer.flush(_FLUSH_S)
         log.info("stopped")
 
-    def _loop(self, keeper: ChampionKeeper, stop: threading.Event) -> None:
+    def _loop(self, keeper: ModelKeeper, stop: threading.Event) -> None:
         wait_s = self._settings.scorer_wait_ms / 1000
         due = time.monotonic() + _COMMIT_S
         while not stop.is_set():
-            newer = keeper.take()
-            if newer is not None:
-                self._adopt(newer)
-            messages = self._consumer.consume(self._settings.scorer_batch, wait_s)
+            for role, model in keeper.take().items():
+                self._adopt(role, model)
+            try:
+                messages = self._consumer.consume(self._settings.scorer_batch, wait_s)
+            except KafkaException as error:
+                raise _ended(error.args[0]) from error
             self._alive_at = time.monotonic()
             if messages:
                 with metrics.SCORER_BATCH_SECONDS.time():
@@ -148,74 +176,104 @@ class Scorer:
                 self._commit()
                 due = time.monotonic() + _COMMIT_S
 
-    def _adopt(self, model: Loaded) -> None:
-        if self._model is not None:
-            metrics.SCORER_MODEL.remove(self._model.name, self._model.version)
-        for owned in self._assignment.partitions.values():
-            owned.vehicles.adopt(model)
-        self._model = model
-        metrics.SCORER_MODEL.labels(model.name, model.version).set(1)
-        log.info("champion in use", version=model.version)
-        self._tell(model.name, model.version, "running", "")
+    def _adopt(self, role: Role, model: Loaded | None) -> None:
+        former = self._running.pop(role, None)
+        if former is not None:
+            metrics.SCORER_MODEL.remove(former.name, former.version, role)
+        self._vehicles.adopt(role, model)
+        if model is not None:
+            self._running[role] = model
+            metrics.SCORER_MODEL.labels(model.name, model.version, role).set(1)
+            log.info("model in use", role=role, version=model.version)
+            self._tell(role, model.name, model.version, "running", "")
+        elif former is not None:
+            self._tell(role, former.name, former.version, "retired", "")
 
     def _take(self, messages: list[Message]) -> None:
-        records = []
+        batch = self._read(messages)
+        now = self._clock.now_ms()
+        vehicles, judges = self._vehicles, self._vehicles.judges
+        prepared = vehicles.prepare(batch.rows.batch(batch.partitions), now)
+        self._emission.forget(vehicles.handed_over)
+        for result, count in vehicles.counts.items():
+            known = "no_model" if not judges and result == "scored" else result
+            metrics.SCORER_ROWS.labels(known).inc(count)
+        vehicles.counts.clear()
+        champion, challenger = judges.get("champion"), judges.get("challenger")
+        if champion is None or not prepared.rows.size:
+            return
+        verdicts = champion.judge(prepared)
+        heard = np.isin(verdicts.rows, batch.spoken)
+        self._say(champion, batch, verdicts, heard, prepared.times, now)
+        if challenger is not None:
+            try:
+                _count_shadow(verdicts, challenger.judge(prepared), heard)
+            except Exception as error:  # what breaks in a challenger must not stop the champion
+                log.exception("the challenger is left")
+                self._leave(f"it failed on a batch: {error!r:.200}")
+
+    def _read(self, messages: list[Message]) -> _Read:
+        """The rows of records that lie where they belong; positions move on."""
+        owned = self._assignment.partitions
+        taken: list[Message] = []
         for message in messages:
             error = message.error()
             if error is not None:
-                log.warning("reading telemetry", error=error.str())
-                continue
-            record = _record(message)
-            owned = self._assignment.partitions.get(record.partition)
-            if owned is None:  # revoked while it was in this batch
-                continue
-            owned.position = record.offset + 1
-            owned.timestamp = message.timestamp()[1]
-            records.append(record)
-        now = self._clock.now_ms()
-        rows, unreadable = intake.read(records)
-        for record in unreadable:
-            if record.offset >= self._assignment.partitions[record.partition].speak_from:
-                metrics.SCORER_ROWS.labels("unreadable").inc()
-        self._score(rows, now)
-
-    def _score(self, rows: dict[int, intake.Rows], now: int) -> None:
-        owners = [self._assignment.partitions[number] for number in rows]
-        work = [
-            (owned.vehicles, part.batch())
-            for owned, part in zip(owners, rows.values(), strict=True)
-        ]
-        model = self._model
-        if model is None:
-            for vehicles, batch in work:
-                vehicles.prepare(batch, now)
-        elif work:
-            for (number, part), verdicts in zip(
-                rows.items(), assess(model, work, now), strict=True
-            ):
-                for verdict in verdicts:
-                    self._say(model, number, part, verdict, now)
-        for owned in owners:
-            for result, count in owned.vehicles.counts.items():
-                known = "no_model" if model is None and result == "scored" else result
-                metrics.SCORER_ROWS.labels(known).inc(count)
-            owned.vehicles.counts.clear()
+                if error.fatal():
+                    raise _ended(error)
+                kafka.log_error(error)
+            elif message.partition() in owned:  # else revoked while it was in this batch
+                taken.append(message)
+        numbers = [message.partition() or 0 for message in taken]
+        offsets = [message.offset() or 0 for message in taken]
+        # Of each partition the last one counts: the log's order holds within a batch.
+        for number, place in dict(zip(numbers, range(len(taken)), strict=True)).items():
+            owned[number].position = offsets[place] + 1
+            owned[number].timestamp = taken[place].timestamp()[1]
+        keys = [_bytes(message.key()) for message in taken]
+        rows = intake.read(keys, [message.value() for message in taken])
+        speak_from = {number: part.speak_from for number, part in owned.items()}
+        partitions, places = np.array(numbers, np.int64), np.array(offsets, np.int64)
+        spoken = places >= np.array([speak_from[number] for number in numbers], np.int64)
+        at = rows.places
+        ids = rows.ids()
+        home = intake.at_home(ids, partitions[at], self._vehicles.homes(ids), self._count)
+        if not home.all():
+            rows = rows.only(home)
+            at = rows.places
+        metrics.SCORER_ROWS.labels("unreadable").inc(int(spoken.sum()) - int(spoken[at].sum()))
+        return _Read(rows, partitions[at], places[at], np.flatnonzero(spoken[at]))
 
     def _say(
-        self, model: Model, number: int, part: intake.Rows, verdict: Verdict, now: int
+        self,
+        judge: Judge,
+        batch: _Read,
+        verdicts: Verdicts,
+        heard: Mask,
+        times: Index,
+        now: int,
     ) -> None:
-        row, offset = part.rows[verdict.row], part.offsets[verdict.row]
-        owned = self._assignment.partitions[number]
-        why = owned.emission.why(model, row.vehicle_id, row.event_time, verdict)
-        if offset < owned.speak_from:
-            return
-        if verdict.score is not None:
-            metrics.SCORER_EVENT_AGE.observe(max(now - row.event_time, 0) / 1000)
-        if why is None:
-            return
-        record = score_record(model, row, verdict, why, partition=number, offset=offset, now_ms=now)
-        metrics.SCORER_SCORES.labels(verdict.state, why).inc()
-        self._produce(topics.SCORES, row.vehicle_id.encode(), codec.dump(record), _JSON)
+        """Write what is news among the rows that are not only read again."""
+        model = judge.model
+        why = self._emission.news(model, verdicts, times)
+        scored = heard & ~np.isnan(verdicts.score)
+        ages = np.maximum(now - times[scored], 0) / 1000
+        metrics.SCORER_EVENT_AGE.observe_all(ages.tolist())
+        metrics.SCORER_ALARMS.labels("champion").inc(int((verdicts.opened & heard).sum()))
+        for i in np.flatnonzero(heard & (why >= 0)).tolist():
+            verdict, reason = verdicts.one(i), WHYS[why[i]]
+            sample = batch.rows.samples[verdict.row]
+            record = score_record(
+                model,
+                sample,
+                verdict,
+                reason,
+                partition=int(batch.partitions[verdict.row]),
+                offset=int(batch.offsets[verdict.row]),
+                now_ms=now,
+            )
+            metrics.SCORER_SCORES.labels(verdict.state, reason).inc()
+            self._produce(topics.SCORES, sample.vehicle_id.encode(), codec.dump(record), _JSON)
 
     def _commit(self) -> None:
         """Commit what is read, once everything said of it is in Kafka."""
@@ -229,10 +287,18 @@ class Scorer:
             # Not ours any more, or Kafka is away: the next owner scores it again, ids are the same.
             log.warning("offsets are not committed", error=error.args[0].str())
 
+    def _assigned(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        found = consumer.list_topics(topics.TELEMETRY, timeout=_KAFKA_S).topics[topics.TELEMETRY]
+        self._count = len(found.partitions)
+        self._assignment.assigned(consumer, partitions)
+
     def _revoked(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         self._commit()
         self._assignment.lost(consumer, partitions)
         consumer.incremental_unassign(partitions)
+
+    def _forget(self, partition: int) -> None:
+        self._emission.forget(self._vehicles.release(partition))
 
     def _delivered(self) -> None:
         left = self._producer.flush(_FLUSH_S)
@@ -257,27 +323,56 @@ class Scorer:
         if error is not None:
             self._failed.append(error.str())
 
-    def _refused(self, wanted: Registration, why: str) -> None:
-        self._tell(wanted["name"], wanted["version"], "refused", why)
+    def _refused(self, wanted: Registration, role: Role, why: str) -> None:
+        self._tell(role, wanted["name"], wanted["version"], "refused", why)
 
-    def _tell(self, name: str, version: str, state: str, why: str) -> None:
+    def _leave(self, why: str) -> None:
+        """Go on without the challenger."""
+        model = self._running["challenger"]
+        self._adopt("challenger", None)
+        self._tell("challenger", model.name, model.version, "refused", why)
+
+    def _tell(
+        self,
+        role: Role,
+        name: str,
+        version: str,
+        state: Literal["running", "refused", "retired"],
+        why: str,
+    ) -> None:
+        scorer = self._settings.scorer_id
         status = Status(
-            scorer=self._settings.scorer_id,
+            scorer=scorer,
             name=name,
+            role=role,
             version=version,
-            state="running" if state == "running" else "refused",
+            state=state,
             why=why,
             at=self._clock.now_ms(),
         )
-        key = self._settings.scorer_id.encode()
-        self._produce(topics.MODEL_STATUS, key, codec.dump(status), _JSON)
+        key = scorer if role == "champion" else f"{scorer}/{role}"
+        self._produce(topics.MODEL_STATUS, key.encode(), codec.dump(status), _JSON)
 
 
 _JSON: kafka.Headers = [("content-type", codec.JSON.encode())]
 
 
-def _record(message: Message) -> intake.Record:
-    partition, offset = message.partition(), message.offset()
-    assert partition is not None
-    assert offset is not None
-    return intake.Record(partition, offset, message.key(), message.value())
+def _count_shadow(champion: Verdicts, challenger: Verdicts, heard: Mask) -> None:
+    """Count what both made of the rows; both have a verdict for the same rows."""
+    pairs = champion.states[heard].astype(np.int64) * len(STATES) + challenger.states[heard]
+    counts = np.bincount(pairs, minlength=len(STATES) ** 2).reshape(len(STATES), -1)
+    for said, row in zip(STATES, counts.tolist(), strict=True):
+        for other, count in zip(STATES, row, strict=True):
+            if count:
+                metrics.SCORER_SHADOW.labels(said, other).inc(count)
+    metrics.SCORER_ALARMS.labels("challenger").inc(int((challenger.opened & heard).sum()))
+
+
+def _ended(error: KafkaError) -> ReadingEnded:
+    return ReadingEnded(
+        f"reading topic {topics.TELEMETRY} cannot go on: {error.str()} ({error.name()})"
+    )
+
+
+def _bytes(key: bytes | str | None) -> bytes | None:
+    return key.encode() if isinstance(key, str) else key

@@ -1,9 +1,10 @@
 """Rows in, verdicts out: the one path that the scorer, calibration checks and evaluation all take.
 
-rows of a partition -> features, windows (`features`) -> both models, batched over all partitions ->
-per car: debounce -> state. What a row gives depends on the rows of its car before it and on nothing
-else: not on the batch it came in, nor on other cars. Pure: the model is anything that computes
-scores for rows and probabilities for windows; time is an argument.
+rows -> features, windows (`features`), shared by all models -> each model's numbers, in one call ->
+`Judge`: deviations (`trend`), debounce, state. What a row gives depends on the rows of its car before
+it and on nothing else: not on the batch it came in, nor on other cars. Pure: the model is anything
+that computes residuals for rows and probabilities for windows; time is an argument. Columns
+throughout, a loop only over how often the same car is in a batch.
 
 What cannot be scored is counted, and the car is told apart from a healthy one: a row that lacks an
 input or is suspect leaves the car's state alone until MAX_GAP_MS passed without a good row; from
@@ -11,20 +12,35 @@ then on, as for a car that never sent one, its state is insufficient_data (an op
 """
 
 import math
-from collections import Counter, OrderedDict
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Final, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from models.debounce import Debounce, Debounced, health
-from models.features import MAX_GAP_MS, Features, Index, Pushed, WindowStore, compute, regimes
+from models.debounce import Debounce, Debounces
+from models.features import (
+    MAX_GAP_MS,
+    Features,
+    Index,
+    Pushed,
+    WindowStore,
+    compute,
+    regimes,
+    rounds,
+)
 from models.trend import Norms, Trends
 from twin.wire.records import HealthState
 
 Floats = NDArray[np.float32]
+Mask = NDArray[np.bool_]
+Role = Literal["champion", "challenger"]
+
+STATES: Final[tuple[HealthState, ...]] = ("insufficient_data", "normal", "warning", "alarm")
+"""What the numbers in `Verdicts.states` mean."""
+_INSUFFICIENT, _NORMAL, _WARNING, ALARM = range(4)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +61,7 @@ class Model(Protocol):
     norms: Norms
 
     def rows(self, features: Features) -> tuple[Floats, Floats]:
-        """Largest residual (n,) and signed residuals (n, FEATURES) of valid rows alone."""
+        """Largest residual (n,) and residuals (n, FEATURES) of valid rows alone."""
         ...
 
     def windows(self, windows: Features) -> Floats:
@@ -55,22 +71,16 @@ class Model(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Rows of one partition in order of arrival; `usable` (n,) is False for suspect rows."""
+    """Rows (n,) in order of arrival; `usable` is False for suspect rows.
+
+    `partitions`: where each lies on the log, None when nobody will take one away.
+    """
 
     ids: Sequence[str]
     event_times: Index
     signals: NDArray[np.floating[Any]]
-    usable: NDArray[np.bool_]
-
-
-@dataclass(slots=True)
-class Car:
-    """One car: both debounces, its state, and the event time of its last good row (ms)."""
-
-    autoencoder: Debounced
-    lstm: Debounced
-    good_at: int | None = None
-    state: HealthState = "insufficient_data"
+    usable: Mask
+    partitions: Index | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,126 +94,248 @@ class Verdict:
     probability: float | None = None
 
 
-@dataclass(slots=True)
-class _Prepared:
-    batch: Batch
-    rows: Index  # of the batch, good and not late
-    features: Features
+@dataclass(frozen=True, slots=True)
+class Verdicts:
+    """Of the rows of a batch that have one, in order of arrival: arrays (m,), NaN for no number.
+
+    `rows` of the batch; `slots` of the cars; `states` index STATES; `opened`: the row opened an alarm;
+    `score` is the largest of `deviations` (m, FEATURES). `rounds`: positions by occurrence of their
+    car (`features.rounds`).
+    """
+
+    rows: Index
     slots: Index
-    pushed: Pushed
-    ends: Index  # of the batch
-    unusable: Index
+    states: NDArray[np.int8]
+    opened: Mask
+    score: NDArray[np.float64]
+    probability: NDArray[np.float64]
+    deviations: Floats
+    rounds: list[Index]
+
+    def one(self, i: int) -> Verdict:
+        """The i-th as an object."""
+        score, probability = float(self.score[i]), float(self.probability[i])
+        unscored = math.isnan(score)
+        return Verdict(
+            int(self.rows[i]),
+            STATES[self.states[i]],
+            None if unscored else score,
+            None if unscored else self.deviations[i],
+            None if math.isnan(probability) else probability,
+        )
+
+    def __iter__(self) -> Iterator[Verdict]:
+        return map(self.one, range(self.rows.size))
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A batch in the windows: what every model judges. Positions are among the rows with a verdict.
+
+    `good` (g,) positions of scored rows, which have `features` and `regimes`; `ends` (k,) positions
+    that complete `windows`; all other positions cannot be scored.
+    """
+
+    rows: Index
+    slots: Index
+    times: Index
+    good: Index
+    features: Features
+    regimes: Index
+    ends: Index
+    windows: Features
+    rounds: list[Index]
+
+
+class Judge:
+    """What one model makes of the cars in numbered slots: baselines, debounces, states."""
+
+    def __init__(self, model: Model) -> None:
+        self.model = model
+        self.trends = Trends(model.norms)
+        self.autoencoder = Debounces(model.autoencoder.debounce)
+        self.lstm = Debounces(model.lstm.debounce)
+        self._states = np.zeros(0, np.int8)
+        self._good_at = np.zeros(0, np.int64)  # event time of the last good row, ms
+
+    def judge(self, prepared: Prepared) -> Verdicts:
+        """Call the model once; verdicts of all rows."""
+        p = prepared
+        n = p.rows.size
+        self._room(int(p.slots.max(initial=-1)) + 1)
+        _, residuals = self.model.rows(p.features)
+        deviations = np.full((n, residuals.shape[1]), np.nan, np.float32)
+        deviations[p.good] = self.trends.push(p.slots[p.good], p.regimes, residuals)
+        score = deviations.max(axis=1).astype(np.float64)
+        probability = np.full(n, np.nan)
+        probability[p.ends] = self.model.windows(p.windows)
+        good = np.zeros(n, bool)
+        good[p.good] = True
+        states, opened = np.empty(n, np.int8), np.empty(n, bool)
+        for i in p.rounds:
+            before = self._states[p.slots[i]]
+            state = self._step(p.slots[i], p.times[i], good[i], score[i], probability[i])
+            states[i], opened[i] = state, (state == ALARM) & (before != ALARM)
+        return Verdicts(p.rows, p.slots, states, opened, score, probability, deviations, p.rounds)
+
+    def succeed(self, former: "Judge") -> None:
+        """Take over from another model: states and open alarms stay, half-counted rows do not."""
+        self._room(former._states.size)
+        self._states[:] = former._states
+        self._good_at[:] = former._good_at
+        self.autoencoder.alarms_of(former.autoencoder)
+        self.lstm.alarms_of(former.lstm)
+
+    def forget(self, slots: Index) -> None:
+        """These slots belong to other cars from now on."""
+        self.trends.forget(slots)
+        self.autoencoder.forget(slots)
+        self.lstm.forget(slots)
+        slots = slots[slots < self._states.size]
+        self._states[slots] = self._good_at[slots] = 0
+
+    def _step(
+        self,
+        slots: Index,
+        times: Index,
+        good: Mask,
+        score: NDArray[np.float64],
+        probability: NDArray[np.float64],
+    ) -> NDArray[np.int8]:
+        """One row for each of the slots: the states of their cars."""
+        model, judged, known = self.model, ~np.isnan(score), ~np.isnan(probability)
+        # -1: nothing is known. While a window fills again after a hole, an alarm stays open.
+        lstm = np.where(self.lstm.alarm[slots], 2, -1)
+        lstm[known] = self.lstm.push(slots[known], probability[known], model.lstm.threshold)
+        level = np.zeros(slots.size, np.int8)
+        level[judged] = self.autoencoder.push(
+            slots[judged], score[judged], model.autoencoder.threshold
+        )
+        alarm = self.autoencoder.alarm[slots] | (lstm == 2)
+        # Alarm needs a debounced model; one raw exceedance of either is a warning. A car whose window
+        # is still filling is judged by the autoencoder alone, and is never called normal for that.
+        health = np.where((level == 0) & (lstm == 0), _NORMAL, _WARNING)
+        health = np.where(lstm < 0, _INSUFFICIENT, health)
+        before = self._states[slots]
+        # No baseline yet (a new car, or a model that was just swapped in): the state stays.
+        state = np.where(alarm, ALARM, np.where(judged, health, before))
+        silent = (times - self._good_at[slots] > MAX_GAP_MS) & (before != ALARM)
+        state = np.where(good, state, np.where(silent, _INSUFFICIENT, before)).astype(np.int8)
+        self._states[slots] = state
+        self._good_at[slots[good]] = times[good]
+        return state
+
+    def _room(self, slots: int) -> None:
+        self.autoencoder.room(slots)
+        self.lstm.room(slots)
+        missing = self.lstm.alarm.size - self._states.size
+        if missing > 0:
+            self._states = np.concatenate([self._states, np.zeros(missing, np.int8)])
+            self._good_at = np.concatenate([self._good_at, np.zeros(missing, np.int64)])
 
 
 @dataclass(slots=True)
 class Vehicles:
-    """Windows and states of the vehicles of one partition, at most `limit` of each."""
+    """Windows and states of at most `limit` vehicles, and the judges that share the windows."""
 
     limit: int
     store: WindowStore = field(init=False)
-    trends: Trends | None = None
-    cars: OrderedDict[str, Car] = field(default_factory=OrderedDict)
+    judges: dict[Role, Judge] = field(default_factory=dict)
     counts: Counter[str] = field(default_factory=Counter)
     """Rows by result: scored, late, incomplete, suspect, no_room."""
+    handed_over: Index = field(default_factory=lambda: np.empty(0, np.int64))
+    """Slots that went to another vehicle with the last batch."""
+    _partition: Index = field(default_factory=lambda: np.empty(0, np.int64))  # by slot
 
     def __post_init__(self) -> None:
         self.store = WindowStore(max_vehicles=self.limit)
 
-    def prepare(self, batch: Batch, now_ms: int) -> _Prepared:
+    def adopt(self, role: Role, model: Model | None) -> None:
+        """Another model in a role from now on, or none.
+
+        A challenger that becomes champion keeps the baselines it has learnt; a model that starts
+        learns those of every car anew.
+        """
+        former = self.judges.pop(role, None)
+        if model is None:
+            return
+        judge = Judge(model)
+        shadow = self.judges.get("challenger")
+        if role == "champion" and shadow is not None and shadow.model.version == model.version:
+            judge.trends = shadow.trends
+            del self.judges["challenger"]
+        if role == "champion" and former is not None:
+            judge.succeed(former)
+        self.judges[role] = judge
+
+    def prepare(self, batch: Batch, now_ms: int) -> Prepared:
         """Take the rows into the windows."""
         features, complete = compute(batch.signals)
-        good = np.flatnonzero(complete & batch.usable)
-        slots = self.store.index([batch.ids[i] for i in good.tolist()], now_ms)
-        if self.trends is not None:
-            self.trends.forget(self.store.handed_over())
-        kept = good[slots >= 0]
-        pushed = self.store.push(slots[slots >= 0], features[kept], batch.event_times[kept])
-        rows = kept[~pushed.late]
+        fit = complete & batch.usable
+        slots = self.store.index(batch.ids, now_ms)
+        self.handed_over = self.store.handed_over()
+        for judge in self.judges.values():
+            judge.forget(self.handed_over)
+        self._place(slots, batch.partitions)
+        room = slots >= 0
+        kept = np.flatnonzero(fit & room)
+        pushed: Pushed = self.store.push(slots[kept], features[kept], batch.event_times[kept])
+        told = room.copy()
+        told[kept[pushed.late]] = False
         self.counts.update(
-            scored=rows.size,
-            late=kept.size - rows.size,
-            no_room=good.size - kept.size,
-            suspect=int((~batch.usable).sum()),
-            incomplete=int((batch.usable & ~complete).sum()),
+            scored=kept.size - int(pushed.late.sum()),
+            late=int(pushed.late.sum()),
+            no_room=int((~room).sum()),
+            suspect=int((room & ~batch.usable).sum()),
+            incomplete=int((room & batch.usable & ~complete).sum()),
         )
-        unusable = np.flatnonzero(~(complete & batch.usable))
-        taken = slots[slots >= 0][~pushed.late]
-        return _Prepared(batch, rows, features[rows], taken, pushed, kept[pushed.ends], unusable)
+        rows = np.flatnonzero(told)
+        place = np.cumsum(told) - 1
+        good = kept[~pushed.late]
+        return Prepared(
+            rows=rows,
+            slots=slots[rows],
+            times=batch.event_times[rows],
+            good=place[good],
+            features=features[good],
+            regimes=regimes(features[good]),
+            ends=place[kept[pushed.ends]],
+            windows=pushed.windows,
+            rounds=rounds(slots[rows]),
+        )
 
-    def judge(
-        self, model: Model, prepared: _Prepared, residuals: Floats, chances: Floats
-    ) -> list[Verdict]:
-        """Verdicts of a prepared batch, in order of arrival."""
-        batch = prepared.batch
-        if self.trends is None:
-            self.trends = Trends(model.norms)
-        state = regimes(prepared.features)
-        deviations = self.trends.push(prepared.slots, state, residuals)
-        chance = dict(zip(prepared.ends.tolist(), chances.tolist(), strict=True))
-        verdicts = []
-        place = dict(zip(prepared.rows.tolist(), range(prepared.rows.size), strict=True))
-        values = deviations.max(axis=1).tolist()
-        for row in np.union1d(prepared.rows, prepared.unusable).tolist():
-            car = self._car(model, batch.ids[row])
-            at = int(batch.event_times[row])
-            i = place.get(row)
-            if i is None:
-                if car.state != "alarm" and (car.good_at is None or at - car.good_at > MAX_GAP_MS):
-                    car.state = "insufficient_data"
-                verdicts.append(Verdict(row, car.state))
-                continue
-            probability = chance.get(row)
-            car.good_at = at
-            score = None if math.isnan(values[i]) else values[i]
-            car.state = _advance(model, car, score, probability)
-            told = None if score is None else deviations[i]
-            verdicts.append(Verdict(row, car.state, score, told, probability))
-        return verdicts
+    def homes(self, vehicle_ids: Sequence[str]) -> Index:
+        """The partition that each known vehicle is on, -1 for all others."""
+        slots = self.store.find(vehicle_ids)
+        return np.where(slots < 0, -1, self._partition[slots]) if self._partition.size else slots
 
-    def adopt(self, model: Model) -> None:
-        """Another model from now on: alarms stay open, half-counted exceedances are forgotten."""
-        for car in self.cars.values():
-            car.autoencoder.forget_rows(model.autoencoder.debounce)
-            car.lstm.forget_rows(model.lstm.debounce)
-        self.trends = None
+    def release(self, partition: int) -> Index:
+        """Forget the vehicles of a partition; the slots they had."""
+        slots = np.flatnonzero(self._partition == partition)
+        self.store.drop(slots)
+        for judge in self.judges.values():
+            judge.forget(slots)
+        self._partition[slots] = -1
+        return slots
 
-    def _car(self, model: Model, vehicle_id: str) -> Car:
-        car = self.cars.get(vehicle_id)
-        if car is None:
-            car = Car(model.autoencoder.debounce.start(), model.lstm.debounce.start())
-            self.cars[vehicle_id] = car
-            if len(self.cars) > self.limit:
-                self.cars.popitem(last=False)
-        else:
-            self.cars.move_to_end(vehicle_id)
-        return car
+    def _place(self, slots: Index, partitions: Index | None) -> None:
+        missing = int(slots.max(initial=-1)) + 1 - self._partition.size
+        if missing > 0:
+            more = np.full(max(missing, self._partition.size), -1, np.int64)
+            self._partition = np.concatenate([self._partition, more])
+        if partitions is not None:
+            self._partition[slots[slots >= 0]] = partitions[slots >= 0]
 
 
 def assess(
     model: Model, work: Sequence[tuple[Vehicles, Batch]], now_ms: int
 ) -> list[list[Verdict]]:
-    """Verdicts for each batch of `work`; each model is called once for all of them."""
-    prepared = [vehicles.prepare(batch, now_ms) for vehicles, batch in work]
-    _, residuals = model.rows(np.concatenate([p.features for p in prepared]))
-    chances = model.windows(np.concatenate([p.pushed.windows for p in prepared]))
+    """Verdicts of one model for each batch, without a log: for tests and evaluation."""
     verdicts = []
-    row = window = 0
-    for (vehicles, _), p in zip(work, prepared, strict=True):
-        rows, windows = slice(row, row + p.rows.size), slice(window, window + p.ends.size)
-        verdicts.append(vehicles.judge(model, p, residuals[rows], chances[windows]))
-        row, window = rows.stop, windows.stop
+    for vehicles, batch in work:
+        judge = vehicles.judges.get("champion")
+        if judge is None or judge.model is not model:
+            vehicles.adopt("champion", model)
+        prepared = vehicles.prepare(batch, now_ms)
+        verdicts.append(list(vehicles.judges["champion"].judge(prepared)))
     return verdicts
-
-
-def _advance(model: Model, car: Car, score: float | None, probability: float | None) -> HealthState:
-    lstm = None
-    if probability is not None:
-        lstm = car.lstm.push(probability, model.lstm.threshold)
-    elif car.lstm.alarm:  # while a window fills again after a hole, it stays open
-        lstm = "alarm"
-    if score is not None:
-        return health(car.autoencoder.push(score, model.autoencoder.threshold), lstm)
-    # No baseline yet: of a new car, or for a model that was just swapped in.
-    if car.autoencoder.alarm or lstm == "alarm":
-        return "alarm"
-    return car.state

@@ -20,7 +20,7 @@ from models.features import FEATURES, WINDOW, Features, feature_hash
 from models.scoring import Floats, Gate
 from models.trend import Norms
 
-BUCKETS: Final = (1, 16, 128, 1024)
+BUCKETS: Final = (1, 16, 64, 128, 256, 512, 1024)
 TOLERANCE: Final = 1e-4
 
 _WIDTH: Final = len(FEATURES)

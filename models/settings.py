@@ -4,10 +4,16 @@ import socket
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import Field, StringConstraints
+from pydantic import AfterValidator, Field, StringConstraints
 
+from models.store import Location, location
 from twin.kit.registry_settings import SchemaRegistry
 from twin.kit.settings import Settings
+
+
+def _store(text: str) -> str:
+    location(text, Path())
+    return text
 
 
 class SimulateSettings(Settings, SchemaRegistry):
@@ -17,9 +23,18 @@ class SimulateSettings(Settings, SchemaRegistry):
 class StoreSettings(Settings):
     """What every command that touches stored models has."""
 
-    model_store: Path = Field(
-        default=Path(".cartwin/models"), description="folder of trained models, shared by all"
+    model_store: Annotated[str, StringConstraints(min_length=1), AfterValidator(_store)] = Field(
+        default=".cartwin/models",
+        description="where trained models lie, shared by all: a folder, or s3://.., gs://..",
     )
+    model_cache: Path = Field(
+        default=Path(".cartwin/model-cache"),
+        description="folder for copies of models from a store that is no folder",
+    )
+
+    def location(self, store: str | None = None) -> Location:
+        """The store, or another one that a command names."""
+        return location(self.model_store if store is None else store, self.model_cache)
 
 
 class TrainerSettings(StoreSettings, SchemaRegistry):
@@ -44,7 +59,7 @@ class ScorerSettings(StoreSettings, SchemaRegistry):
         default=50, ge=1, le=1000, description="how long a batch waits to fill, ms"
     )
     scorer_vehicles: int = Field(
-        default=20_000, ge=1, description="vehicles held per partition, at most"
+        default=200_000, ge=1, description="vehicles held by a scorer, at most"
     )
     scorer_restore_minutes: float = Field(
         default=10,
@@ -56,4 +71,7 @@ class ScorerSettings(StoreSettings, SchemaRegistry):
     )
     score_heartbeat_s: float = Field(
         default=30, gt=0, description="an unchanged score is said again after this event time, s"
+    )
+    score_all: bool = Field(
+        default=False, description="say every score, also what is no news; for tests"
     )

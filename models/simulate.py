@@ -1,19 +1,21 @@
 """`python -m models simulate`: a seeded past of cars that wear and fail, written into Kafka.
 
 Telemetry goes through the uplink's codec, the truth as JSON to its own topic. The same arguments
-with the same `--start` give the same records. Every delivery is counted; one that fails, fails the
-command. No TensorFlow here.
+with the same `--start` give the same records. A signal that dropped out is absent, a parked car is
+silent, and rows may come late or twice, in counted shares (`simulator.delivery`). Every delivery is
+counted; one that fails, fails the command. No TensorFlow here.
 """
 
+import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
 from confluent_kafka import KafkaError, Producer
 
 from models import progress
 from models.errors import NotDelivered
-from models.simulator import Rows, history, history_steps
+from models.simulator import DROPOUT, Block, Delivery, history, history_steps
 from twin.kit import kafka
 from twin.wire import codec, topics
 from twin.wire.telemetry import Telemetry
@@ -21,7 +23,11 @@ from twin.wire.telemetry import Telemetry
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What to simulate. `days` are component days; `start_ms` is the moment before the first row."""
+    """What to simulate. `days` are component days; `start_ms` is the moment before the first row.
+
+    `parking`: cars switch off between trips and are silent meanwhile. Shares from 0 to below 1:
+    `dropout` of single signals, `late` and `repeated` of rows.
+    """
 
     vehicles: int
     days: float
@@ -30,10 +36,14 @@ class Plan:
     interval_s: float
     acceleration: float
     topic: str
+    parking: bool = False
+    dropout: float = DROPOUT
+    late: float = 0.0
+    repeated: float = 0.0
 
     @property
     def rows(self) -> int:
-        """Telemetry records that will be written. Raises ValueError for arguments out of range."""
+        """Rows that are simulated, parked cars included. Raises ValueError for arguments out of range."""
         return self.vehicles * history_steps(
             self.days, interval_s=self.interval_s, acceleration=self.acceleration
         )
@@ -60,18 +70,19 @@ def vehicle_id(number: int) -> str:
 
 
 def simulate(bootstrap: str, plan: Plan, form: progress.Form = "auto") -> dict[str, object]:
-    """Write the history; rows, vehicles, failures, topic, seconds.
+    """Write the history; rows written, of them late and repeated, vehicles, failures, topic, seconds.
 
     Raises `KafkaUnavailable`, `NotDelivered`, or ValueError for a plan out of range.
     """
     began = time.monotonic()
-    rows, failed_cars, truths = plan.rows, 0, 0
+    planned, rows, truths = plan.rows, 0, 0
+    delivery: Delivery[Telemetry] = Delivery(late=plan.late, repeated=plan.repeated, seed=plan.seed)
     producer = kafka.producer(
         bootstrap, "models-simulate", **{"linger.ms": 50, "compression.type": "lz4"}
     )
     kafka.wait_for_topics(producer, [plan.topic, topics.TRUTH], 20)
     deliveries = _Deliveries()
-    with progress.steps(f"simulating into {plan.topic}", rows, form) as advance:
+    with progress.steps(f"simulating into {plan.topic}", planned, form) as advance:
         blocks = history(
             plan.vehicles,
             plan.days,
@@ -79,10 +90,13 @@ def simulate(bootstrap: str, plan: Plan, form: progress.Form = "auto") -> dict[s
             start_ms=plan.start_ms,
             interval_s=plan.interval_s,
             acceleration=plan.acceleration,
+            parking=plan.parking,
+            dropout=plan.dropout,
         )
         last: dict[int, float] = {}
         for sequence, block in enumerate(blocks):
-            _write(producer, plan, sequence, block.event_time, block.rows, deliveries)
+            sent = delivery.step(list(_telemetry(plan, sequence, block)))
+            rows += _write(producer, plan.topic, block.event_time, sent, deliveries)
             for truth in block.truth:
                 record = truth.record(vehicle_id(truth.vehicle), plan.start_ms)
                 # The session tells this car from one of the same name in another history.
@@ -92,6 +106,7 @@ def simulate(bootstrap: str, plan: Plan, form: progress.Form = "auto") -> dict[s
                 last[truth.vehicle] = truth.health
                 truths += 1
             advance(plan.vehicles)
+        rows += _write(producer, plan.topic, block.event_time, delivery.rest(), deliveries)
         left = producer.flush(60)
     failed_cars = sum(health <= 0 for health in last.values())
     missing = rows + truths - deliveries.done
@@ -102,6 +117,8 @@ def simulate(bootstrap: str, plan: Plan, form: progress.Form = "auto") -> dict[s
         )
     return {
         "rows": rows,
+        "late": delivery.late,
+        "repeated": delivery.repeated,
         "vehicles": plan.vehicles,
         "failures": failed_cars,
         "topic": plan.topic,
@@ -109,30 +126,35 @@ def simulate(bootstrap: str, plan: Plan, form: progress.Form = "auto") -> dict[s
     }
 
 
+def _telemetry(plan: Plan, sequence: int, block: Block) -> Iterator[Telemetry]:
+    names = list(block.rows)
+    values = zip(*(block.rows[name].tolist() for name in names), strict=True)
+    for car, (row, reports) in enumerate(zip(values, block.reporting.tolist(), strict=True)):
+        if reports:
+            signals = {
+                name: value for name, value in zip(names, row, strict=True) if not math.isnan(value)
+            }
+            yield Telemetry(vehicle_id(car), block.event_time, plan.start_ms, sequence, signals)
+
+
 def _write(
     producer: Producer,
-    plan: Plan,
-    sequence: int,
-    event_time: int,
-    rows: Rows,
+    topic: str,
+    now_ms: int,
+    rows: Iterable[Telemetry],
     deliveries: _Deliveries,
-) -> None:
-    names = list(rows)
+) -> int:
     headers = [
-        ("ingested-at", str(event_time).encode()),
+        ("ingested-at", str(now_ms).encode()),
         ("content-type", codec.AVRO_BINARY.encode()),
     ]
-    for car, values in enumerate(zip(*(rows[name].tolist() for name in names), strict=True)):
-        telemetry = Telemetry(
-            vehicle_id(car),
-            event_time,
-            plan.start_ms,
-            sequence,
-            dict(zip(names, values, strict=True)),
-        )
+    written = 0
+    for telemetry in rows:
         value = codec.encode_telemetry(telemetry)
-        _produce(producer, plan.topic, value, telemetry.vehicle_id, deliveries, headers)
+        _produce(producer, topic, value, telemetry.vehicle_id, deliveries, headers)
+        written += 1
     producer.poll(0)
+    return written
 
 
 def _produce(

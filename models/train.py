@@ -25,6 +25,7 @@ from models.features import FEATURES, WINDOW, feature_hash, windows
 from models.fit import DEBOUNCE, Trained, fit
 from models.log import Stretch, freeze
 from models.promotion import shortcomings
+from models.store import Location
 
 _GOLDEN: Final = 64
 
@@ -35,7 +36,7 @@ class Options:
 
     topic: str
     truth_topic: str
-    store: Path
+    store: Location
     seed: int
     epochs: int
     max_rows: int

@@ -25,6 +25,7 @@ def main(arguments: list[str] | None = None) -> int:
         failing_cars=options.failing,
         healthy_cars=options.healthy,
         days=options.days,
+        acceleration=options.acceleration,
         severities=options.severities,
         epochs=options.epochs,
     )
@@ -52,11 +53,17 @@ def _parser() -> argparse.ArgumentParser:
             " seeds and other parameters, beside a rule, PCA and gradient boosting."
         ),
     )
-    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
-    parser.add_argument("--cars", type=int, default=400, help="cars to train on, a seed (400)")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[11, 12, 13])
+    parser.add_argument("--cars", type=int, default=600, help="cars to train on, a seed (600)")
     parser.add_argument("--failing", type=int, default=160, help="failing cars a severity (160)")
     parser.add_argument("--healthy", type=int, default=300, help="healthy cars judged (300)")
     parser.add_argument("--days", type=float, default=6.0, help="component days of each car (6)")
+    parser.add_argument(
+        "--acceleration",
+        type=float,
+        default=360.0,
+        help="component seconds a second of the clock: at 360 a row stands for 6 minutes (360)",
+    )
     parser.add_argument(
         "--severities",
         type=float,

@@ -8,7 +8,8 @@ RULE_FINDS_BELOW: Final = 0.6
 """Severities at which the rule finds less than this are those that models are bought for."""
 WANTED_FOUND: Final = 0.95
 WANTED_LEAD_H: Final = 6.0
-ALLOWED_FALSE: Final = 1.0  # alarms a car in 100 component days
+ALLOWED_FALSE: Final = 1.0
+"""False alarms of a car in 100 component days."""
 OURS: Final = "cartwin"
 BASELINES: Final = ("limits", "pca", "boosting")
 

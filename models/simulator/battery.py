@@ -7,7 +7,7 @@ when low. A worn battery has more resistance, a weaker cell, less capacity, and 
 
 import numpy as np
 
-from models.simulator.arrays import Floats, scattered
+from models.simulator.arrays import Floats, Mask, scattered
 from models.simulator.ranges import Ranges
 
 CAPACITY_KWH = 8.0
@@ -28,10 +28,15 @@ class Battery:
         """Power the engine should put into the pack."""
         return np.clip((0.45 - self.charge) * 60.0, 0.0, 6.0)
 
-    def step(self, dt: float, load_kw: Floats, charge_kw: Floats, worn: Floats) -> None:
-        """`dt` seconds with `load_kw` taken and `charge_kw` offered; a full pack takes no more."""
+    def step(
+        self, dt: float, load_kw: Floats, charge_kw: Floats, worn: Floats, running: Mask
+    ) -> None:
+        """`dt` seconds with `load_kw` taken and `charge_kw` offered; a full pack takes no more.
+
+        A car that is off draws nothing from the pack.
+        """
         room = np.clip((0.97 - self.charge) * 20.0, 0.0, 1.0)
-        power = load_kw + 1.2 * worn - charge_kw * room
+        power = np.where(running, load_kw + 1.2 * worn - charge_kw * room, 0.0)
         rest = 180.0 + 80.0 * self.charge + self._offset - 10.0 * worn
         resistance = self._resistance * (1 + 2.5 * worn)
         # power = (rest - current * resistance) * current, solved for the smaller current

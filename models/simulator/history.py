@@ -4,26 +4,31 @@ The rows are a pure function of the arguments, one block per interval, so a call
 beforehand, stream them and throw them away.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from models.simulator.arrays import Mask
 from models.simulator.cars import ACCELERATION, Cars, Rows
-from models.simulator.faults import DAY_S, Truth, draw_faults
+from models.simulator.faults import DAY_S, ENGINE_MODES, Mode, Truth, draw_faults
 from models.simulator.ranges import TRAIN, Ranges
 
 FAILURE_SHARE = 0.4
+DROPOUT = 0.002
+"""Share of single values that do not arrive: of 19 signals that features need, 1 row in 27 lacks one."""
 
 
 @dataclass(frozen=True, slots=True)
 class Block:
     """One row per car at `event_time` (ms since 1970), and what became true since the last block.
 
-    The last block tells the truth about every car once more.
+    `reporting` (n,): the cars that send their row; the others are parked. The last block tells the
+    truth about every car once more.
     """
 
     event_time: int
     rows: Rows
     truth: list[Truth]
+    reporting: Mask
 
 
 def history_steps(
@@ -49,12 +54,16 @@ def history(
     failure_share: float = FAILURE_SHARE,
     ranges: Ranges = TRAIN,
     severity: float = 1.0,
+    modes: Sequence[Mode] = ENGINE_MODES,
+    parking: bool = False,
+    dropout: float = DROPOUT,
 ) -> Iterator[Block]:
     """`history_steps` blocks of `vehicles` rows, the first one interval after `start_ms`.
 
     `failure_share` of the vehicles begin to degrade at a random time; most fail before the end, the
     rest later (their last truth says when, were they driven on). `ranges` and `severity`: what the
-    cars are drawn from, and how strong the signs of faults are. Raises ValueError.
+    cars are drawn from, and how strong the signs of faults are; `parking` and `dropout` as in `Cars`.
+    Raises ValueError.
     """
     steps = history_steps(days, interval_s=interval_s, acceleration=acceleration)
     span_s = steps * interval_s
@@ -63,7 +72,9 @@ def history(
         share=failure_share,
         onset_s=(0.05 * span_s, 0.9 * span_s),
         seed=seed,
+        days=ranges.days,
         severity=severity,
+        modes=modes,
     )
     cars = Cars(
         vehicles,
@@ -72,8 +83,10 @@ def history(
         acceleration=acceleration,
         faults=faults,
         ranges=ranges,
+        parking=parking,
+        dropout=dropout,
     )
     for step in range(1, steps + 1):
         rows = cars.step()
         truth = cars.truth() if step == steps else cars.changes()
-        yield Block(start_ms + round(cars.elapsed_s * 1000), rows, truth)
+        yield Block(start_ms + round(cars.elapsed_s * 1000), rows, truth, cars.reporting)

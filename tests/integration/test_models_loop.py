@@ -25,10 +25,10 @@ from confluent_kafka.admin import AdminClient, NewTopic
 from models import artefact, dataset, serving
 from models.emission import Emission, Policy
 from models.features import WINDOW
-from models.intake import Record, read
+from models.intake import Rows, read
 from models.log import freeze
 from models.registry import SCORERS, current, promote, registration
-from models.scoring import Model, Vehicles, Verdict, assess
+from models.scoring import Judge, Vehicles, Verdicts
 from models.simulator import Cars, Fault
 from twin.kit import kafka as kit_kafka
 from twin.local.options import FREE_PORTS, Options
@@ -70,7 +70,7 @@ def ready(url: str) -> bool:
 class Row(NamedTuple):
     """A row of the log and where it lies."""
 
-    telemetry: Telemetry
+    vehicle_id: str
     offset: int
 
 
@@ -167,7 +167,7 @@ class Bench:
 
     def status(self, version: str, state: str) -> dict[str, Any] | None:
         """What the scorer said of a version, if it is the last word."""
-        said = self.values(topics.MODEL_STATUS)
+        said = [s for s in self.values(topics.MODEL_STATUS) if s["role"] == "champion"]
         return (
             said[-1]
             if said and (said[-1]["version"], said[-1]["state"]) == (version, state)
@@ -394,27 +394,34 @@ def test_a_second_scorer_takes_its_share_and_gives_it_back(bench: Bench) -> None
     assert {s["vehicle_id"] for s in late} == {f"live-{car:03d}" for car in range(CARS)}
 
 
-def _unbroken(bench: Bench) -> Iterator[tuple[Model, Row, Verdict]]:
-    """One pass of the newest model over the whole log of telemetry: row and verdict, by partition."""
+def _unbroken(bench: Bench) -> Iterator[tuple[Judge, list[Row], Verdicts, Rows]]:
+    """One pass of the newest model over the whole log of telemetry, by partition."""
     (made,) = artefact.listing(bench.store)
     model = serving.load(made)
-    warm = [
-        Record(m.partition(), m.offset(), m.key(), m.value()) for m in bench.read(topics.TELEMETRY)
-    ]
-    for part in read(warm)[0].values():
-        for verdict in assess(model, [(Vehicles(100), part.batch())], 0)[0]:
-            yield model, Row(part.rows[verdict.row], part.offsets[verdict.row]), verdict
+    log = bench.read(topics.TELEMETRY)
+    for partition in range(PARTITIONS):
+        there = [message for message in log if message.partition() == partition]
+        rows = read([m.key() for m in there], [m.value() for m in there])
+        vehicles = Vehicles(100)
+        vehicles.adopt("champion", model)
+        judge = vehicles.judges["champion"]
+        verdicts = judge.judge(vehicles.prepare(rows.batch(), 0))
+        places = rows.places[verdicts.rows].tolist()
+        found = [Row(there[place].key().decode(), there[place].offset()) for place in places]
+        yield judge, found, verdicts, rows
 
 
 def test_scores_equal_the_offline_computation(bench: Bench) -> None:
     """Every score since the restart, which read the log again, is what one pass over it gives."""
-    verdicts = {
-        (row.telemetry.vehicle_id, row.offset): verdict for _, row, verdict in _unbroken(bench)
+    expected = {
+        row: verdict
+        for _, rows, verdicts, _ in _unbroken(bench)
+        for row, verdict in zip(rows, verdicts, strict=True)
     }
     records = [s for s in bench.values(topics.SCORES) if s["event_time"] > bench.killed_ms]
     assert records
     for record in records:
-        verdict = verdicts[record["vehicle_id"], record["offset"]]
+        verdict = expected[Row(record["vehicle_id"], record["offset"])]
         said = record["models"]
         assert said["autoencoder"]["score"] == pytest.approx(verdict.score, rel=1e-4, abs=1e-4)
         assert said["lstm"]["failure_probability"] == pytest.approx(verdict.probability, abs=1e-4)
@@ -422,12 +429,13 @@ def test_scores_equal_the_offline_computation(bench: Bench) -> None:
 
 def test_states_equal_an_uninterrupted_run(bench: Bench) -> None:
     """The last state of every car is what one unbroken pass over the log comes to."""
-    said = Emission(Policy(0.25, 30_000), 100)
     states: dict[str, str] = {}
-    for model, row, verdict in _unbroken(bench):
-        telemetry = row.telemetry
-        if said.why(model, telemetry.vehicle_id, telemetry.event_time, verdict):
-            states[telemetry.vehicle_id] = verdict.state
+    for judge, found, verdicts, rows in _unbroken(bench):
+        times = rows.batch().event_times[verdicts.rows]
+        why = Emission(Policy(0.25, 30_000)).news(judge.model, verdicts, times)
+        for row, verdict, code in zip(found, verdicts, why.tolist(), strict=True):
+            if code >= 0:
+                states[row.vehicle_id] = verdict.state
     last = {
         s["vehicle_id"]: s["state"]
         for s in sorted(bench.values(topics.SCORES), key=lambda s: s["event_time"])

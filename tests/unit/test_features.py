@@ -32,6 +32,12 @@ IDLE = {
     "accelerometer_1_2_value": 0.1,
     "accelerometer_2_1_value": 0.1,
     "accelerometer_2_2_value": 0.1,
+    "engine_speed": 780.0,
+    "engine_load": 0.12,
+    "control_module_voltage": 14.2,
+    "long_fuel_trim": 0.0,
+    "short_fuel_trim": 0.0,
+    "timing_advance": 8.6,
 }
 
 
@@ -77,6 +83,10 @@ def test_an_idling_healthy_car_has_nothing_to_say() -> None:
         ({"intake_air_flow_speed": 0.0}, "air_excess", -np.log(5.6 / 3)),
         ({"accelerometer_2_1_value": 0.9}, "shake_rear", 0.4),
         ({"accelerometer_2_1_value": 0.9}, "shake_excess", 0.2),
+        ({"control_module_voltage": 12.7}, "supply_sag", 1.5),
+        ({"long_fuel_trim": 0.1, "short_fuel_trim": -0.02}, "fuel_trim", 0.08),
+        ({"timing_advance": 3.6}, "spark_late", 5.0),
+        ({"engine_speed": 1780.0, "timing_advance": 14.6}, "spark_late", 0.0),
     ],
 )
 def test_a_feature_is_what_its_sensor_says_beyond_the_expected(

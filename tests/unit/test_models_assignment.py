@@ -5,7 +5,6 @@ from typing import Any
 from confluent_kafka import TopicPartition
 
 from models.assignment import Assignment
-from models.emission import Policy
 
 MINUTE = 60_000
 LAST = 1_790_000_000_000
@@ -40,7 +39,7 @@ class FakeConsumer:
 
 
 def _take(committed: dict[int, tuple[int, str]], *partitions: int) -> tuple[Assignment, Any]:
-    made = Assignment(policy=Policy(0.25, 30_000), limit=10, restore_minutes=10)
+    made = Assignment(restore_minutes=10, forget=lambda _partition: None)
     consumer = FakeConsumer(committed)
     made.assigned(consumer, [TopicPartition("telemetry", p) for p in partitions])
     return made, consumer
@@ -79,7 +78,11 @@ def test_nothing_is_committed_while_the_past_is_read_again() -> None:
 
 
 def test_a_partition_that_is_given_up_is_forgotten() -> None:
-    """Windows, states and positions of it go; the others stay."""
-    made, consumer = _take({}, 0, 1)
-    made.lost(consumer, [TopicPartition("telemetry", 0)])
+    """Whoever holds windows and states of it is told; the others stay."""
+    forgotten: list[int] = []
+    made = Assignment(restore_minutes=10, forget=forgotten.append)
+    consumer: Any = FakeConsumer({})
+    made.assigned(consumer, [TopicPartition("telemetry", p) for p in (0, 1)])
+    made.lost(consumer, [TopicPartition("telemetry", p) for p in (0, 7)])
     assert list(made.partitions) == [1]
+    assert forgotten == [0]

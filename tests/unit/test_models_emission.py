@@ -1,45 +1,68 @@
 """What is worth a score record."""
 
+import math
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.emission import EVIDENCE, Emission, Policy, score_record, shares
+from models.emission import EVIDENCE, WHYS, Emission, Policy, score_record, shares
 from models.features import FEATURES, SIGNAL_OF
-from models.scoring import Verdict
+from models.scoring import STATES, Verdict, Verdicts
 from tests.models_builders import T0, SpeedModel, telemetry
+from twin.wire.records import HealthState
 
 MODEL = SpeedModel(threshold=10.0, chance=0.5)
 POLICY = Policy(deadband=0.25, heartbeat_ms=30_000)
 ONES = np.ones(len(FEATURES), np.float32)
+NaN = math.nan
 
 
-def _verdict(state: str = "normal", score: float | None = 1.0) -> Verdict:
+def _verdict(state: HealthState = "normal", score: float | None = 1.0) -> Verdict:
     return Verdict(0, state, score, ONES, 0.01)
+
+
+def _why(
+    emission: Emission, slot: int, time: int, state: HealthState = "normal", score: float = 1.0
+) -> str | None:
+    """What the emission makes of one row."""
+    one = Verdicts(
+        rows=np.zeros(1, np.int64),
+        slots=np.array([slot]),
+        states=np.array([STATES.index(state)], np.int8),
+        opened=np.zeros(1, bool),
+        score=np.array([score]),
+        probability=np.array([0.01]),
+        deviations=ONES[None],
+        rounds=[np.zeros(1, np.int64)],
+    )
+    (code,) = emission.news(MODEL, one, np.array([time]))
+    return None if code < 0 else WHYS[code]
 
 
 def test_the_first_word_about_a_car_is_its_state() -> None:
     """Whatever it is, it is said once, and repeated only for a reason."""
-    emission = Emission(POLICY, 10)
-    assert emission.why(MODEL, "car-1", T0, _verdict("insufficient_data")) == "state"
-    assert emission.why(MODEL, "car-1", T0 + 1, _verdict("insufficient_data")) is None
-    assert emission.why(MODEL, "car-2", T0, _verdict("insufficient_data")) == "state"
+    emission = Emission(POLICY)
+    assert _why(emission, 1, T0, "insufficient_data", NaN) == "state"
+    assert _why(emission, 1, T0 + 1, "insufficient_data", NaN) is None
+    assert _why(emission, 2, T0, "insufficient_data", NaN) == "state"
 
 
 def test_a_change_of_state_is_said_at_once() -> None:
     """Also when the score hardly moved."""
-    emission = Emission(POLICY, 10)
-    emission.why(MODEL, "car-1", T0, _verdict())
-    assert emission.why(MODEL, "car-1", T0 + 1, _verdict("alarm", 1.01)) == "state"
+    emission = Emission(POLICY)
+    _why(emission, 1, T0)
+    assert _why(emission, 1, T0 + 1, "alarm", 1.01) == "state"
 
 
 @pytest.mark.parametrize(("score", "why"), [(3.4, None), (3.6, "deadband")])
 def test_a_score_is_said_when_it_leaves_the_deadband(score: float, why: str | None) -> None:
     """From 1.0, a quarter of the threshold of 10 is 2.5 away."""
-    emission = Emission(POLICY, 10)
-    emission.why(MODEL, "car-1", T0, _verdict(score=1.0))
-    assert emission.why(MODEL, "car-1", T0 + 1, _verdict(score=score)) == why
+    emission = Emission(POLICY)
+    _why(emission, 1, T0, score=1.0)
+    assert _why(emission, 1, T0 + 1, score=score) == why
 
 
 @pytest.mark.parametrize(("score", "why"), [(49.0, None), (51.0, "deadband")])
@@ -47,35 +70,44 @@ def test_far_above_the_threshold_the_deadband_grows_with_the_score(
     score: float, why: str | None
 ) -> None:
     """An alarm at four times the threshold is not said again for noise of a fifth."""
-    emission = Emission(POLICY, 10)
-    emission.why(MODEL, "car-1", T0, _verdict("alarm", 40.0))
-    assert emission.why(MODEL, "car-1", T0 + 1, _verdict("alarm", score)) == why
+    emission = Emission(POLICY)
+    _why(emission, 1, T0, "alarm", 40.0)
+    assert _why(emission, 1, T0 + 1, "alarm", score) == why
 
 
 def test_an_unchanged_score_is_said_again_after_the_heartbeat() -> None:
     """By event time, so that a replay says the same."""
-    emission = Emission(POLICY, 10)
-    emission.why(MODEL, "car-1", T0, _verdict())
-    assert emission.why(MODEL, "car-1", T0 + 29_999, _verdict()) is None
-    assert emission.why(MODEL, "car-1", T0 + 30_000, _verdict()) == "heartbeat"
-    assert emission.why(MODEL, "car-1", T0 + 30_001, _verdict()) is None
+    emission = Emission(POLICY)
+    _why(emission, 1, T0)
+    assert _why(emission, 1, T0 + 29_999) is None
+    assert _why(emission, 1, T0 + 30_000) == "heartbeat"
+    assert _why(emission, 1, T0 + 30_001) is None
 
 
 def test_an_unscored_row_is_news_only_as_a_state() -> None:
     """A car whose rows cannot be scored is not repeated every heartbeat."""
-    emission = Emission(POLICY, 10)
-    nothing = Verdict(0, "insufficient_data")
-    assert emission.why(MODEL, "car-1", T0, nothing) == "state"
-    assert emission.why(MODEL, "car-1", T0 + 10**6, nothing) is None
+    emission = Emission(POLICY)
+    assert _why(emission, 1, T0, "insufficient_data", NaN) == "state"
+    assert _why(emission, 1, T0 + 10**6, "insufficient_data", NaN) is None
 
 
-def test_what_was_said_is_remembered_for_a_bounded_number_of_cars() -> None:
-    """A forgotten car is introduced again; nothing grows without end."""
-    emission = Emission(POLICY, 2)
-    for car in ("car-1", "car-2", "car-3"):
-        emission.why(MODEL, car, T0, _verdict())
-    assert emission.why(MODEL, "car-3", T0 + 1, _verdict()) is None
-    assert emission.why(MODEL, "car-1", T0 + 1, _verdict()) == "state"
+def test_everything_is_said_on_demand_and_news_stays_news() -> None:
+    """Rows that say nothing new are marked so; the heartbeat's clock goes by what was news."""
+    emission = Emission(replace(POLICY, every=True))
+    assert _why(emission, 1, T0) == "state"
+    assert _why(emission, 1, T0 + 29_999) == "every"
+    assert _why(emission, 1, T0 + 30_000) == "heartbeat"
+    assert _why(emission, 1, T0 + 30_001, "normal", NaN) == "every"
+
+
+def test_a_slot_that_changes_hands_is_introduced_again() -> None:
+    """What was said of the car before is not said of the next."""
+    emission = Emission(POLICY)
+    for slot in (1, 3):
+        _why(emission, slot, T0)
+    emission.forget(np.array([1]))
+    assert _why(emission, 1, T0 + 1) == "state"
+    assert _why(emission, 3, T0 + 1) is None
 
 
 def test_the_record_names_position_models_and_evidence() -> None:

@@ -72,6 +72,16 @@ def model(store: Path) -> serving.Loaded:
     return serving.load(artefact.listing(store)[0])
 
 
+def test_a_residual_tells_above_from_below(store: Path) -> None:
+    """Trends live on the sign: more than the rest lets expect is positive, less is negative."""
+    model = serving.load(artefact.verify(store, artefact.listing(store)[0].version))
+    rows = np.repeat(_related(1), 2, axis=0)
+    rows[:, 3] += [5, -5]
+    scores, residuals = model.rows(rows)
+    assert residuals[0, 3] > 0 > residuals[1, 3]
+    assert scores == pytest.approx(np.abs(residuals).max(axis=1))
+
+
 def test_a_feature_that_leaves_its_relation_stands_out(model: serving.Loaded) -> None:
     """The broken feature has the largest residual, though the network is shown its value."""
     rows = _related(200)

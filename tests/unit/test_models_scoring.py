@@ -1,7 +1,9 @@
 """From rows to verdicts."""
 
 import math
+from dataclasses import replace
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -123,15 +125,16 @@ def test_another_model_keeps_alarms_open() -> None:
     """Swapping the champion closes no alarm by itself."""
     vehicles = Vehicles(10)
     _run(vehicles, [("car-1", i, 50.0) for i in range(WINDOW)])
-    vehicles.adopt(SpeedModel(threshold=1000.0))
-    assert vehicles.cars["car-1"].autoencoder.alarm
+    calm = SpeedModel(threshold=1000.0)
+    verdicts = assess(calm, [(vehicles, batch([("car-1", WINDOW, 50.0)]))], 0)[0]
+    assert _states(verdicts) == ["alarm"]
 
 
 def test_another_model_does_not_make_the_fleet_unknown() -> None:
     """While it learns each car's baseline anew, the cars' states stay as they were."""
     vehicles = Vehicles(10)
     _run(vehicles, [("car-1", i, 1.0) for i in range(WINDOW)])
-    vehicles.adopt(MODEL)
+    vehicles.adopt("champion", MODEL)
     verdicts = _run(vehicles, [("car-1", WINDOW + i, 1.0) for i in range(WARM_UP)])
     assert _states(verdicts) == ["normal"] * WARM_UP
     assert [verdict.score for verdict in verdicts[-2:]] == [None, 1.0]
@@ -150,8 +153,66 @@ def test_cars_are_bounded() -> None:
     """A stream of ever new ids does not grow the memory."""
     vehicles = Vehicles(5)
     _run(vehicles, [(f"car-{i}", 0, 1.0) for i in range(50)])
-    assert len(vehicles.cars) == len(vehicles.store) == 5
+    assert len(vehicles.store) == 5
     assert vehicles.counts["no_room"] == 45
+
+
+def test_a_partition_that_goes_takes_its_cars_along() -> None:
+    """The cars of the others keep windows and baselines; one that comes back begins anew."""
+    vehicles = Vehicles(10)
+    vehicles.adopt("champion", MODEL)
+
+    def send(first: int, rows: int) -> dict[str, float]:
+        made = batch([(f"car-{i % 2}", first + i // 2, 1.0) for i in range(2 * rows)])
+        cars = replace(made, partitions=np.array([0, 1] * rows))
+        verdicts = list(vehicles.judges["champion"].judge(vehicles.prepare(cars, 0)))
+        return {made.ids[v.row]: math.nan if v.score is None else v.score for v in verdicts}
+
+    assert send(0, WINDOW) == {"car-0": 1.0, "car-1": 1.0}
+    assert vehicles.homes(["car-0", "car-1", "car-2"]).tolist() == [0, 1, -1]
+    vehicles.release(0)
+    assert vehicles.homes(["car-0", "car-1"]).tolist() == [-1, 1]
+    assert len(vehicles.store) == 1
+    after = send(WINDOW, 1)
+    assert math.isnan(after["car-0"])
+    assert after["car-1"] == 1.0
+
+
+def test_two_models_judge_the_same_windows_apart() -> None:
+    """The challenger's alarm is not the champion's, and neither changes what the other says."""
+    vehicles, calm = Vehicles(10), SpeedModel(threshold=1000.0, chance=0.99)
+    vehicles.adopt("champion", calm)
+    vehicles.adopt("challenger", MODEL)
+    prepared = vehicles.prepare(batch([("car-1", i, 60.0) for i in range(WINDOW + 3)]), 0)
+    said = {role: list(judge.judge(prepared)) for role, judge in vehicles.judges.items()}
+    assert _states(said["champion"])[-1] == "normal"
+    assert _states(said["challenger"])[-1] == "alarm"
+    alone = assess(MODEL, [(Vehicles(10), batch([("car-1", i, 60.0) for i in range(35)]))], 0)[0]
+    assert [_plain(v) for v in said["challenger"]] == [_plain(v) for v in alone]
+
+
+def test_a_promoted_challenger_keeps_what_it_has_learnt() -> None:
+    """Its baselines are those of the shadow, so it scores from its first row as champion."""
+    vehicles, shadow = Vehicles(10), SpeedModel()
+    vehicles.adopt("champion", MODEL)
+    vehicles.adopt("challenger", shadow)
+    prepared = vehicles.prepare(batch([("car-1", i, 1.0) for i in range(WINDOW)]), 0)
+    for judge in vehicles.judges.values():
+        judge.judge(prepared)
+    vehicles.adopt("champion", shadow)
+    assert list(vehicles.judges) == ["champion"]
+    (verdict,) = assess(shadow, [(vehicles, batch([("car-1", WINDOW, 1.0)]))], 0)[0]
+    assert verdict.score == 1.0
+
+
+def test_an_alarm_is_counted_once_where_it_opens() -> None:
+    """`opened` is true for the row whose state became alarm, not for those that stay."""
+    vehicles = Vehicles(10)
+    vehicles.adopt("champion", MODEL)
+    prepared = vehicles.prepare(batch([("car-1", i, 50.0) for i in range(WARM_UP + 9)]), 0)
+    verdicts = vehicles.judges["champion"].judge(prepared)
+    assert verdicts.opened.sum() == 1
+    assert [v.state for v in verdicts].index("alarm") == verdicts.opened.argmax()
 
 
 def test_an_empty_batch_is_nothing() -> None:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from models.simulator import LIMP, MODES, Cars, Fault, Rows
+from models.simulator import ENGINE_MODES, LIMP, MODES, SHIFTED, SIGNALS, Cars, Fault, Ranges, Rows
 from twin.wire.catalogue import BY_NAME, NAMES
 
 DEMO_SIGNALS = NAMES[:18]
@@ -16,8 +16,8 @@ def drive(cars: Cars, steps: int, limit: float | None = None) -> dict[str, np.nd
 
 
 def worn_fleet(**more: float) -> Cars:
-    """40 cars, half of them failing within seconds, all modes."""
-    faults = [Fault(car, MODES[car % 4], 1.0, 0.2) for car in range(20)]
+    """40 cars, half of them failing within seconds, all engine modes."""
+    faults = [Fault(car, ENGINE_MODES[car % len(ENGINE_MODES)], 1.0, 0.2) for car in range(20)]
     return Cars(40, seed=5, faults=faults, **more)
 
 
@@ -96,6 +96,80 @@ def test_a_long_interval_is_driven_like_a_short_one() -> None:
         assert quantiles[0] == pytest.approx(quantiles[1], rel=0.15), name
 
 
+def test_a_seed_gives_the_same_bytes_with_everything_switched_on() -> None:
+    """All modes, parking and drop-outs: two runs agree in every bit, NaN included."""
+
+    def run(seed: int) -> bytes:
+        faults = [Fault(car, mode, 2.0, 0.5, 0.7) for car, mode in enumerate(MODES)]
+        cars = Cars(20, seed=seed, faults=faults, ranges=SHIFTED, parking=True, dropout=0.05)
+        rows = [cars.step() for _ in range(60)]
+        return b"".join(row[name].tobytes() for row in rows for name in SIGNALS)
+
+    assert run(3) == run(3)
+    assert run(3) != run(4)
+
+
+def test_dropped_values_are_missing_in_their_share() -> None:
+    """The asked share of values is NaN, sensors apart from one another; the rest is what it was."""
+    plain, holed = (drive(Cars(100, seed=3, dropout=share), 50) for share in (0.0, 0.02))
+    missing = np.stack([np.isnan(holed[name]) for name in holed])
+    floats = np.array([holed[name].dtype.kind == "f" for name in holed])
+    assert missing[floats].mean() == pytest.approx(0.02, rel=0.1)
+    assert not missing[~floats].any()
+    assert missing[floats].any(axis=0).mean() > 0.25
+    for name in plain:
+        there = ~np.isnan(holed[name])
+        assert np.array_equal(plain[name][there], holed[name][there]), name
+
+
+def parked_fleet() -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """Rows of cars that park at every stop, and when they report, each (steps, n)."""
+    ranges = Ranges(trip_s=1.0, off_s=(60.0, 240.0))
+    cars = Cars(60, seed=4, ranges=ranges, parking=True)
+    rows, reports = [], []
+    for _ in range(900):
+        rows.append(cars.step())
+        reports.append(cars.reporting)
+    return {name: np.stack([row[name] for row in rows]) for name in rows[0]}, np.stack(reports)
+
+
+def test_a_parked_car_is_silent_and_starts_again() -> None:
+    """Engine off: no value; afterwards the engine runs since seconds, standing, and drives off."""
+    rows, reports = parked_fleet()
+    assert 0.05 < (~reports).mean() < 0.9
+    for name in ("coolant_temp", "engine_speed", "speed"):
+        assert np.array_equal(np.isnan(rows[name]), ~reports), name
+    starts = np.argwhere(reports[1:] & ~reports[:-1]) + np.array([1, 0])
+    starts = starts[starts[:, 0] < 700]
+    assert len(starts) > 20
+    step, car = starts.T
+    assert rows["engine_run_time"][step, car].max() <= 1
+    assert rows["speed"][step, car].max() < 0.5
+    assert rows["engine_speed"][step, car].max() < 1000
+    later = np.nanmax(rows["speed"][step[:, None] + np.arange(200), car[:, None]], axis=1)
+    assert (later > 3).mean() > 0.9
+
+
+def test_a_fleet_that_does_not_park_always_reports() -> None:
+    """Without parking every car sends every row."""
+    cars = Cars(30, seed=1)
+    for _ in range(300):
+        assert not any(np.isnan(values).any() for values in cars.step().values())
+        assert cars.reporting.all()
+
+
+def test_shifted_ranges_reach_beyond_the_training_ranges() -> None:
+    """Climate, traffic and noise of the held-out fleet are not those of training."""
+    learnt, shifted = (drive(Cars(300, seed=5, ranges=r), 120) for r in (Ranges(), SHIFTED))
+    for name, low in (("intake_air_temp", True), ("intake_air_temp", False)):
+        ends = [np.min(rows[name]) if low else -np.max(rows[name]) for rows in (learnt, shifted)]
+        assert ends[1] < ends[0] - 3, name
+    noise = [np.diff(rows["control_module_voltage"], axis=0).std() for rows in (learnt, shifted)]
+    assert noise[1] > 1.1 * noise[0]
+    fast = [(rows["speed"] > 20).mean() for rows in (learnt, shifted)]
+    assert fast[1] < fast[0] - 0.03
+
+
 @pytest.mark.parametrize("limit", [0.0, 1.01, -1.0, float("nan")])
 def test_impossible_power_limit_is_refused(limit: float) -> None:
     """A power limit outside (0, 1] is an error."""
@@ -109,6 +183,8 @@ def test_impossible_power_limit_is_refused(limit: float) -> None:
         ({"n": 0}, "0 cars"),
         ({"interval_s": 0.0}, "interval"),
         ({"acceleration": -1.0}, "acceleration"),
+        ({"dropout": 1.0}, "dropout"),
+        ({"dropout": -0.1}, "dropout"),
         ({"faults": [Fault(9, "battery", 0, 1)]}, "car 9"),
         ({"faults": [Fault(0, "battery", 0, 1), Fault(0, "cooling", 0, 1)]}, "two faults"),
         ({"faults": [Fault(0, "rust", 0, 1)]}, "rust"),  # type: ignore[arg-type]

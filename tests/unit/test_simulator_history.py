@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from models.simulator import history, history_steps
+from models.simulator import Ranges, history, history_steps
 
 START = 1_700_000_000_000
 
@@ -37,7 +37,25 @@ def test_same_seed_same_history() -> None:
     one, two = (list(history(8, 1, seed=5, start_ms=START)) for _ in range(2))
     for a, b in zip(one, two, strict=True):
         assert (a.event_time, a.truth) == (b.event_time, b.truth)
-        assert all(np.array_equal(a.rows[name], b.rows[name]) for name in a.rows)
+        assert all(np.array_equal(a.rows[name], b.rows[name], equal_nan=True) for name in a.rows)
+
+
+def test_a_history_says_who_is_parked() -> None:
+    """With parking, the cars that do not report have no values, and some come back."""
+    ranges = Ranges(trip_s=60.0, off_s=(20.0, 60.0))
+    blocks = list(history(40, 8, seed=2, start_ms=START, ranges=ranges, parking=True))
+    reports = np.stack([block.reporting for block in blocks])
+    speed = np.stack([block.rows["speed"] for block in blocks])
+    assert np.isnan(speed[~reports]).all()
+    assert np.isnan(speed[reports]).mean() < 0.01
+    assert (reports[1:] & ~reports[:-1]).any()
+
+
+def test_a_history_of_chosen_modes() -> None:
+    """Only the modes that are asked for appear, at the asked severity."""
+    blocks = history(20, 6, seed=2, start_ms=START, modes=["tyres"], severity=0.5)
+    truths = [truth for block in blocks for truth in block.truth if truth.mode is not None]
+    assert {(truth.mode, truth.severity) for truth in truths} == {("tyres", 0.5)}
 
 
 def test_impossible_history_is_refused() -> None:

@@ -3,7 +3,15 @@
 import numpy as np
 import pytest
 
-from models.simulator import MODES, Cars, Fault, Mode, draw_faults
+from models.simulator import (
+    ENGINE_MODES,
+    MODES,
+    Cars,
+    Fault,
+    Mode,
+    Ranges,
+    draw_faults,
+)
 
 N = 60
 
@@ -94,7 +102,7 @@ def test_truth_expects_the_failure_that_is_still_to_come() -> None:
 
 def test_truth_record_is_in_milliseconds() -> None:
     """The record for the topic carries times in ms since 1970 and null for what is not."""
-    cars = Cars(2, seed=2, faults=[Fault(1, "battery", 0.25, 90.0)])
+    cars = Cars(2, seed=2, faults=[Fault(1, "battery", 0.25, 90.0, severity=0.4)])
     cars.step()
     healthy, worn = (truth.record(f"car-{truth.vehicle}", 1_000_000) for truth in cars.truth())
     assert healthy == {
@@ -103,10 +111,38 @@ def test_truth_record_is_in_milliseconds() -> None:
         "mode": None,
         "onset": None,
         "failure_time": None,
+        "remaining_life": None,
         "health": 1.0,
+        "severity": None,
     }
     assert (worn["mode"], worn["onset"]) == ("battery", 1_000_250)
     assert worn["failure_time"] > worn["event_time"]
+    assert worn["remaining_life"] == worn["failure_time"] - worn["event_time"]
+    assert worn["severity"] == 0.4
+
+
+def test_a_failed_car_has_no_life_left() -> None:
+    """Remaining life falls while the car wears and is 0 once it has failed."""
+    cars = Cars(1, seed=2, faults=[Fault(0, "ignition", 0.0, 1.0)])
+    left = []
+    for _ in range(90):
+        cars.step()
+        left.append(cars.truth()[0].remaining_s)
+    assert left[0] == pytest.approx(60, abs=10)
+    assert left[30] < left[0]  # type: ignore[operator]
+    assert left[-1] == 0.0
+
+
+def test_wear_scatters_as_its_range_says() -> None:
+    """Four times the scatter doubles the deviation of the times to failure."""
+    deviations = []
+    for scatter in (0.01, 0.04):
+        faults = [Fault(car, "battery", 0.0, 1.0) for car in range(300)]
+        cars = Cars(300, seed=4, faults=faults, ranges=Ranges(scatter=scatter))
+        for _ in range(150):
+            cars.step()
+        deviations.append(np.std([truth.failure_s for truth in cars.truth()]))
+    assert deviations[1] / deviations[0] == pytest.approx(2.0, rel=0.25)
 
 
 def fleets(mode: Mode) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
@@ -141,8 +177,36 @@ def fleets(mode: Mode) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
         ),
         (
             "air_path",
-            {"intake_air_flow_speed": -1.0, "throttle_pos": 0.02, "coolant_temp": 0.2},
+            {
+                "intake_air_flow_speed": -1.0,
+                "throttle_pos": 0.02,
+                "coolant_temp": 0.2,
+                "long_fuel_trim": -0.03,
+            },
         ),
+        (
+            "lubrication",
+            {
+                "engine_vibration_amplitude": 80.0,
+                "engine_load": 0.05,
+                "throttle_pos": 0.02,
+                "intake_air_flow_speed": 1.0,
+                "coolant_temp": 1.0,
+            },
+        ),
+        (
+            "ignition",
+            {
+                "long_fuel_trim": 0.04,
+                "short_fuel_trim": 0.01,
+                "timing_advance": -3.0,
+                "engine_vibration_amplitude": 30.0,
+                "throttle_pos": 0.008,
+            },
+        ),
+        ("alternator", {"control_module_voltage": -0.6, "engine_load": -0.002}),
+        ("shock_absorber", {"accelerometer_2_1_value": 0.04, "accelerometer_1_2_value": 0.02}),
+        ("tyres", {"tire_pressure_1_1": -1.5, "manifold_pressure": 0.1}),
     ],
 )
 def test_a_fault_shows_in_several_signals(mode: Mode, effects: dict[str, float]) -> None:
@@ -157,14 +221,72 @@ def test_a_fault_shows_in_several_signals(mode: Mode, effects: dict[str, float])
         assert late > early, name
 
 
+@pytest.mark.parametrize(
+    ("mode", "signal"),
+    [
+        ("cooling", "coolant_temp"),
+        ("drive_shaft", "engine_vibration_amplitude"),
+        ("battery", "current_draw"),
+        ("air_path", "intake_air_flow_speed"),
+        ("lubrication", "engine_vibration_amplitude"),
+        ("ignition", "timing_advance"),
+        ("alternator", "control_module_voltage"),
+    ],
+)
+def test_severity_scales_the_signs_and_not_the_failure(mode: Mode, signal: str) -> None:
+    """A third of the severity shows at most half as much, and the car fails at the same second."""
+    shown, ends = [], []
+    for severity in (None, 1.0, 1 / 3):
+        faults = [] if severity is None else [Fault(c, mode, 20.0, 1.5, severity) for c in range(N)]
+        cars = Cars(N, seed=6, faults=faults)
+        shown.append(np.stack([cars.step()[signal] for _ in range(80)])[65:].astype(float).mean())
+        for _ in range(70):
+            cars.step()
+        ends.append([truth.failure_s for truth in cars.truth()])
+    healthy, strong, weak = shown
+    assert 0.02 < (weak - healthy) / (strong - healthy) < 0.5
+    assert ends[1] == ends[2]
+
+
+def test_only_engine_faults_end_in_limp_mode() -> None:
+    """A car with a failed engine mode is slow; one with a flat tyre or a worn damper drives on."""
+    slow = {}
+    for mode in MODES:
+        cars = Cars(20, seed=3, faults=[Fault(car, mode, 0.0, 0.1) for car in range(20)])
+        speeds = np.stack([cars.step()["speed"] for _ in range(180)])
+        slow[mode] = speeds[90:].max() < 15
+    assert {mode for mode, is_slow in slow.items() if is_slow} == set(ENGINE_MODES)
+
+
+def test_a_parked_car_does_not_wear() -> None:
+    """Health stands still while the engine is off, and falls again afterwards."""
+    ranges = Ranges(trip_s=1.0, off_s=(100.0, 101.0), cold_share=1.0)
+    faults = [Fault(car, "cooling", 0.0, 50.0) for car in range(N)]
+    cars = Cars(N, seed=1, faults=faults, ranges=ranges, parking=True)
+    health, off = [], []
+    for _ in range(600):
+        off.append(~cars.reporting)
+        cars.step()
+        health.append([truth.health for truth in cars.truth()])
+    parked = np.array(off)[1:]
+    wear = -np.diff(np.array(health), axis=0)
+    assert parked.sum() > 20 * N
+    assert (wear[parked] == 0).all()
+    again = parked.any(axis=0) & ~parked[-1]
+    assert again.any()
+    for car in np.flatnonzero(again):
+        assert wear[np.flatnonzero(parked[:, car])[-1] + 1 :, car].sum() > 0
+
+
 def test_drawn_faults_are_shared_out() -> None:
     """The asked share of the cars gets one fault each, all modes alike, inside the given times."""
-    faults = draw_faults(200, share=0.1, onset_s=(20.0, 60.0), seed=3)
-    assert faults == draw_faults(200, share=0.1, onset_s=(20.0, 60.0), seed=3)
-    assert len({fault.vehicle for fault in faults}) == 20
-    assert {mode: sum(fault.mode == mode for fault in faults) for mode in MODES} == dict.fromkeys(
-        MODES, 5
-    )
+    faults = draw_faults(350, share=0.1, onset_s=(20.0, 60.0), seed=3)
+    assert faults == draw_faults(350, share=0.1, onset_s=(20.0, 60.0), seed=3)
+    assert len({fault.vehicle for fault in faults}) == 35
+    drawn = {mode: sum(fault.mode == mode for fault in faults) for mode in MODES}
+    assert drawn == {mode: 5 * (mode in ENGINE_MODES) for mode in MODES}
+    flat = draw_faults(10, share=1.0, onset_s=(0, 1), seed=1, modes=["tyres"])
+    assert {fault.mode for fault in flat} == {"tyres"}
     assert all(20 <= fault.onset_s < 60 and 1.5 <= fault.days < 4 for fault in faults)
     with pytest.raises(ValueError, match="share"):
         draw_faults(10, share=1.1, onset_s=(0, 1), seed=1)

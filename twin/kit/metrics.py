@@ -5,7 +5,7 @@ can be checked against it, and that a misspelt metric is a type error.
 """
 
 from bisect import bisect_left
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import accumulate
 from typing import Final
 
@@ -83,6 +83,11 @@ class Latencies(Collector):
         """Count one."""
         self._counts[bisect_left(_LATENCY, seconds)] += 1
         self._sum += seconds
+
+    def observe_all(self, seconds: Iterable[float]) -> None:
+        """Count many."""
+        for one in seconds:
+            self.observe(one)
 
     def collect(self) -> Iterator[Metric]:
         """Called for every scrape, by any thread."""
@@ -165,10 +170,18 @@ SCORER_SCORES = Counter("cartwin_scorer_scores_total", "Scores written", ["state
 SCORER_BATCH_SECONDS = Histogram(
     "cartwin_scorer_batch_seconds", "One batch: windows, both models, produce", buckets=_LATENCY
 )
-SCORER_EVENT_AGE = Histogram(
-    "cartwin_scorer_event_age_seconds", "Car's clock to score computed", buckets=_LATENCY
+SCORER_EVENT_AGE = Latencies("cartwin_scorer_event_age_seconds", "Car's clock to score computed")
+SCORER_MODEL = Gauge(
+    "cartwin_scorer_model_info", "1 for the loaded model of a role", ["name", "version", "role"]
 )
-SCORER_MODEL = Gauge("cartwin_scorer_model_info", "1 for the loaded model", ["name", "version"])
+SCORER_ALARMS = Counter(
+    "cartwin_scorer_alarms_total", "Alarms opened, by the role of the model that did", ["role"]
+)
+SCORER_SHADOW = Counter(
+    "cartwin_scorer_shadow_rows_total",
+    "Rows that champion and challenger both judged, by what each made of the car",
+    ["champion", "challenger"],
+)
 
 # --- api --------------------------------------------------------------------------------------------
 API_REQUESTS = Counter("cartwin_api_requests_total", "HTTP requests", ["method", "route", "status"])
