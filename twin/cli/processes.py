@@ -16,19 +16,22 @@ _COMMANDS: Final = {
     "rebuild-view": "Make the read model in Redis anew from Kafka, while workers run, and compare.",
     "simulate": "Write a seeded history of cars, some of which fail, into Kafka.",
     "train": "Train autoencoder and LSTM from the Kafka log (tensorflow-io) and publish them.",
-    "evaluate": "Measure a stored model on a topic; `evaluate fleet` trains and judges by itself.",
-    "models": "List the stored models; `models promote VERSION` makes one the champion.",
+    "evaluate": "Measure a stored model; `evaluate fleet|cmapss|carobd` train what they judge.",
+    "models": "List the stored models; `models promote|compare|rollback|retire` change who scores.",
 }
 
 
-_EVALUATIONS: Final = frozenset({"fleet"})
+_EVALUATIONS: Final = frozenset({"fleet", "cmapss", "carobd"})
 """Evaluations that train what they judge: `cartwin evaluate fleet` is `python -m models.fleet`."""
 _HELP: Final = frozenset({"--help", "-h"})
 # What a process calls itself, and what one types here; `python -m models scorer` is no command of ours.
 _NAMES: Final = (
     (re.compile(r"python -m models(?= (?:simulate|train|evaluate)\b)"), "cartwin"),
-    (re.compile(r"python -m models(?= (?:list|promote)\b)"), "cartwin models"),
-    (re.compile(r"python -m models\.(?=fleet\b)"), "cartwin evaluate "),
+    (
+        re.compile(r"python -m models(?= (?:list|compare|promote|rollback|retire)\b)"),
+        "cartwin models",
+    ),
+    (re.compile(r"python -m models\.(?=(?:fleet|cmapss|carobd)\b)"), "cartwin evaluate "),
     (re.compile(r"python -m twin(?= rebuild-view\b)"), "cartwin"),
 )
 
