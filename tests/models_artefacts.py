@@ -17,6 +17,7 @@ from models.store import Location
 from tests.models_builders import norms
 
 Touch = Callable[[Path], None]
+SUMMARY = {"auc": 0.9, "detected": 3, "failures": 4, "false_alarms": 0, "healthy": 5}
 
 
 def driven(cars: int, seconds: int, seed: int) -> Features:
@@ -62,7 +63,7 @@ def publish_small(
         "acceleration": 1440.0,
         "autoencoder": {**gate, "norms": norms(**dict.fromkeys(FEATURES, 1.0)).to_json()},
         "lstm": {**gate, "threshold": 1.0},
-        "metrics": {"summary": {"auc": 0.9}},
+        "metrics": {"summary": SUMMARY},
         **manifest,
     }
 
