@@ -58,6 +58,11 @@ class Interval:
         place = int(np.searchsorted(votes, share - 1e-9))
         return cls(float(outside[order[min(place, outside.size - 1)]]), cap)
 
+    @classmethod
+    def open(cls, cap: float) -> "Interval":
+        """The interval of which nothing is known: 0 to `cap`, always."""
+        return cls(cap, cap)
+
     def __call__(
         self, remaining: Numbers, low: Numbers, high: Numbers
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -5,6 +5,7 @@ or a heartbeat so that silence means a stopped scorer. For tests every verdict c
 (`Policy.every`). Pure; the memory of what was said last is three numbers a car.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Final, Literal, get_args
 
@@ -117,6 +118,12 @@ def score_record(
             threshold=_short(model.lstm.threshold),
             horizon_s=model.horizon_s,
         )
+        if verdict.remaining is not None:
+            left, low, high = verdict.remaining
+            models["lstm"]["remaining_s"] = round(left)
+            models["lstm"]["remaining_low_s"] = round(low)
+            if math.isfinite(high):
+                models["lstm"]["remaining_high_s"] = round(high)
     return Score(
         id=f"{row.vehicle_id}:{offset}:{model.version}",
         vehicle_id=row.vehicle_id,

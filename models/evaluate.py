@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from models.cache import Columns
 from models.debounce import Debounce
 from models.labels import Fate
+from models.reliability import expected_calibration_error
 from models.scoring import Batch, Model, Vehicles, assess
 
 Mask = NDArray[np.bool_]
@@ -28,13 +29,14 @@ class Trace:
 
     score: NDArray[np.float64]
     probability: NDArray[np.float64]
+    remaining: NDArray[np.float64]  # (rows, 3), seconds of component time; `scoring.Verdicts`
     alarm: Mask
 
 
 def trace(model: Model, columns: Columns) -> Trace:
     """Run the scorer's own path over a log, in order of arrival."""
     n = len(columns)
-    score, probability = np.full(n, np.nan), np.full(n, np.nan)
+    score, probability, remaining = (np.full((n, *more), np.nan) for more in ((), (), (3,)))
     alarm = np.zeros(n, dtype=bool)
     vehicles = Vehicles(max(len(columns.lives), 1))
     for begin in range(0, n, _CHUNK):
@@ -52,7 +54,9 @@ def trace(model: Model, columns: Columns) -> Trace:
                 score[row] = verdict.score
             if verdict.probability is not None:
                 probability[row] = verdict.probability
-    return Trace(score, probability, alarm)
+            if verdict.remaining is not None:
+                remaining[row] = verdict.remaining
+    return Trace(score, probability, remaining, alarm)
 
 
 def debounced(values: NDArray[np.floating[Any]], threshold: float, policy: Debounce) -> Mask:
@@ -171,6 +175,7 @@ def report(
         "rows": int(known.size),
         "vehicles": len(lives),
         "detectors": found,
+        "remaining": remaining(lives, traced, acceleration),
         "summary": {
             "auc": found["lstm"]["auc"],
             "failures": scorer["failures"],
@@ -180,8 +185,57 @@ def report(
             "healthy": scorer["healthy"],
             "false_alarms": scorer["false_alarms"],
             "brier": _brier(traced.probability[judged], labels[judged]),
+            "ece": chances(lives, traced.probability, horizon_ms),
         },
     }
+
+
+def remaining(lives: Sequence[Life], traced: Trace, acceleration: float) -> dict[str, Any]:
+    """What was told of the life left, from the onset on, of cars that failed: one vote a car.
+
+    `coverage`: share of moments at which the interval held the truth; `error_h` and `half_width_h`
+    (of intervals with an upper end): medians in hours of component time.
+    """
+    held, errors, widths = [], [], []
+    for life in lives:
+        fate = life.fate
+        if not fate.failed or fate.failure is None or fate.onset is None:
+            continue
+        during = (life.times >= fate.onset) & (life.times < fate.failure)
+        said = traced.remaining[life.rows[during]]
+        left = (fate.failure - life.times[during]) / 1000 * acceleration
+        known = ~np.isnan(said[:, 0])
+        if not known.any():
+            continue
+        (told, low, high), left = said[known].T, left[known]
+        held.append(float(np.mean((low <= left) & (left <= high))))
+        errors.append(float(np.median(np.abs(told - left))))
+        widths += ((high - low)[np.isfinite(high)] / 2).tolist()
+    return {
+        "cars": len(held),
+        "coverage": round(float(np.mean(held)), 3) if held else None,
+        "error_h": round(float(np.median(errors)) / 3600, 1) if held else None,
+        "half_width_h": round(float(np.median(widths)) / 3600, 1) if widths else None,
+    }
+
+
+def chances(
+    lives: Sequence[Life], probability: NDArray[np.float64], horizon_ms: float
+) -> float | None:
+    """Expected calibration error of the chance to fail within the horizon, every car one vote."""
+    told, came, weight = [], [], []
+    for life in lives:
+        chance = probability[life.rows]
+        known = ~np.isnan(chance)
+        told.append(chance[known])
+        came.append(life.fate.label(life.times[known], horizon_ms))
+        weight.append(np.full(told[-1].size, 1 / max(told[-1].size, 1)))
+    if not told:
+        return None
+    error = expected_calibration_error(
+        np.concatenate(told), np.concatenate(came), np.concatenate(weight)
+    )
+    return None if error is None else round(error, 4)
 
 
 def alarms(

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from models.cache import Columns
 from models.errors import NotEnoughData
 from models.features import Features, compute
-from models.labels import PARTS, Mask, Truth, split
+from models.labels import PARTS, Lives, Mask, Truth, split
 
 MARGIN_MS: Final = 5_000
 """Rows so close before a fault's onset are called neither healthy nor faulty."""
@@ -25,6 +25,8 @@ class Data:
     part: NDArray[np.int8]  # index into PARTS
     healthy: Mask
     label: Mask
+    lives: Lives
+    """Of each row, in horizons."""
 
     def of(self, part: str) -> Mask:
         """The rows of a part."""
@@ -47,6 +49,7 @@ def prepare(columns: Columns, truth: Truth, *, horizon_ms: float, seed: int) -> 
     dealt = split(fates.values(), seed)
     n = len(columns)
     part, healthy, label = np.zeros(n, np.int8), np.zeros(n, bool), np.zeros(n, bool)
+    left, censored = np.full(n, np.inf, np.float32), np.ones(n, bool)
     for number, life in enumerate(columns.lives):
         fate = fates.get(life)
         if fate is None:
@@ -56,4 +59,5 @@ def prepare(columns: Columns, truth: Truth, *, horizon_ms: float, seed: int) -> 
         part[rows] = [fate.vehicle_id in getattr(dealt, name) for name in PARTS].index(True)
         healthy[rows] = fate.healthy(times, MARGIN_MS)
         label[rows] = fate.label(times, horizon_ms)
-    return Data(columns, truth, features, part, healthy, label)
+        left[rows], censored[rows] = fate.left(times, horizon_ms), not fate.failed
+    return Data(columns, truth, features, part, healthy, label, Lives(left, censored))

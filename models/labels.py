@@ -8,6 +8,7 @@ fall into the same part of the split, which goes by vehicle id: no vehicle is tr
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import orjson
@@ -37,11 +38,55 @@ class Fate:
             return np.zeros(times.size, dtype=bool)
         return times >= self.failure - horizon_ms
 
+    def left(self, times: Times, unit_ms: float) -> NDArray[np.float32]:
+        """Life left at each of its rows, in units: to the failure, zero behind it.
+
+        Of a car that has a fault and has not failed yet, at least what was seen of it; inf without one.
+        """
+        if self.failure is None or self.mode is None:
+            return np.full(times.size, np.inf, np.float32)
+        end = self.failure if self.failed else int(times.max(initial=0))
+        return (np.maximum(end - times, 0) / unit_ms).astype(np.float32)
+
     def healthy(self, times: Times, margin_ms: float) -> Mask:
         """Which of its rows lie more than `margin_ms` before any fault began."""
         if self.onset is None:
             return np.ones(times.size, dtype=bool)
         return times < self.onset - margin_ms
+
+
+@dataclass(frozen=True, slots=True)
+class Lives:
+    """What is known of the life that is left at the end of each window, (n,) each.
+
+    `left` is the time to the failure, zero behind it. Where `censored`, no failure was seen: life
+    lasts at least `left`, which is inf for a car that will not fail.
+    """
+
+    left: NDArray[np.float32]
+    censored: Mask
+
+    def __post_init__(self) -> None:
+        if self.left.shape != self.censored.shape or self.left.ndim != 1:
+            raise ValueError(
+                f"lives of shapes {self.left.shape} and {self.censored.shape}; (n,) is accepted"
+            )
+        if np.isnan(self.left).any() or (self.left < 0).any():
+            raise ValueError("a life that is negative or NaN; hours or cycles from 0 are accepted")
+        if not np.isfinite(self.left[~self.censored]).all():
+            raise ValueError("an endless life that is not censored; a finite number is accepted")
+
+    def __getitem__(self, chosen: Any) -> "Lives":
+        """The lives of some windows."""
+        return Lives(self.left[chosen], self.censored[chosen])
+
+    def fails(self, horizon: float) -> Mask:
+        """Which are known to fail within the horizon."""
+        return ~self.censored & (self.left <= horizon)
+
+    def told(self, horizon: float) -> Mask:
+        """Of which it is known whether they fail within the horizon."""
+        return ~self.censored | (self.left > horizon)
 
 
 @dataclass(slots=True)

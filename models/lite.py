@@ -8,6 +8,7 @@ unrolled: as a loop it does not convert at any batch size but a fixed one, and t
 Importing this module imports neither TensorFlow nor LiteRT; writing needs the one, running the other.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -20,10 +21,13 @@ from models.features import FEATURES, WINDOW, Features
 if TYPE_CHECKING:
     import keras
 
+    from models.conformal import Interval
     from models.network import Layout, Scaler
 
 AUTOENCODER: Final = "autoencoder.tflite"
 LSTM: Final = "lstm.tflite"
+
+_LSTM: Final = ((WINDOW, len(FEATURES)), (len(FEATURES),))
 
 Floats = NDArray[np.float32]
 
@@ -55,18 +59,24 @@ def export_lite(
         told = tf.reduce_sum(own * (scaled - rebuilt), axis=1)[None] / unit
         return tf.reduce_max(tf.abs(told), axis=1), told
 
-    _write(serve, (1, seen.width), path)
+    _write(serve, [(seen.width,)], path)
 
 
 def export_lite_lstm(
-    network: "keras.Model", scaler: "Scaler", line: tuple[float, float], path: Path
+    network: "keras.Model",
+    scaler: "Scaler",
+    line: tuple[float, float],
+    interval: "Interval",
+    path: Path,
 ) -> None:
-    """Write the LSTM: window [1, WINDOW, FEATURES] -> probability [1]; see `LiteLstm`.
+    """Write the LSTM: a window and the deviations at its end -> `rul.served` [1, 4]; see `LiteLstm`.
 
-    Arguments as of `network.export_lstm`.
+    Arguments as of `rul.export`.
     """
     import keras  # noqa: PLC0415
     import tensorflow as tf  # noqa: PLC0415
+
+    from models.rul import served  # noqa: PLC0415
 
     def unrolled(layer: "keras.Layer") -> "keras.Layer":
         config = layer.get_config()
@@ -77,19 +87,19 @@ def export_lite_lstm(
     flat = keras.models.clone_model(network, clone_function=unrolled)
     flat.set_weights(network.get_weights())
 
-    def serve(window: Any) -> Any:
-        return tf.sigmoid(line[0] * flat(scaler(window))[:, 0] + line[1])
+    def serve(window: Any, deviations: Any) -> Any:
+        return tf.stack(served(flat, scaler, line, interval, (window, deviations)), axis=1)
 
-    _write(serve, (1, WINDOW, len(FEATURES)), path)
+    _write(serve, _LSTM, path)
 
 
-def _write(serve: Any, shape: tuple[int, ...], path: Path) -> None:
+def _write(serve: Any, shapes: Sequence[tuple[int, ...]], path: Path) -> None:
     import tensorflow as tf  # noqa: PLC0415
     from tensorflow.python.framework.convert_to_constants import (  # noqa: PLC0415
         convert_variables_to_constants_v2,
     )
 
-    signature = [tf.TensorSpec(shape, tf.float32, name="inputs")]
+    signature = [tf.TensorSpec((1, *shape), tf.float32) for shape in shapes]
     graph = tf.function(serve, input_signature=signature).get_concrete_function()
     # The converter does not find the variables of a Keras 3 network: they become constants before.
     graph = convert_variables_to_constants_v2(graph)
@@ -100,12 +110,14 @@ def _write(serve: Any, shape: tuple[int, ...], path: Path) -> None:
 
 
 class _Interpreter:
-    """One LiteRT graph: a row or window in, outputs of `ranks` dimensions out.
+    """One LiteRT graph: inputs of different `shapes` in, outputs of different `ranks` out.
 
     Not for several threads at once.
     """
 
-    def __init__(self, data: bytes, shape: tuple[int, ...], ranks: tuple[int, ...]) -> None:
+    def __init__(
+        self, data: bytes, shapes: Sequence[tuple[int, ...]], ranks: tuple[int, ...]
+    ) -> None:
         from ai_edge_litert.interpreter import Interpreter  # noqa: PLC0415
 
         try:
@@ -114,19 +126,19 @@ class _Interpreter:
             inputs, outputs = self._graph.get_input_details(), self._graph.get_output_details()
         except (ValueError, RuntimeError) as error:
             raise ArtefactRefused(f"it is no LiteRT model ({error!r:.120})") from error
-        # A frozen graph names its outputs as it likes; their shapes tell them apart.
+        # A frozen graph names and orders its ends as it likes; their shapes tell them apart.
         by_rank = {len(output["shape"]): output["index"] for output in outputs}
-        shapes = [tuple(found["shape"].tolist()) for found in inputs]
-        if shapes != [(1, *shape)] or sorted(by_rank) != sorted(ranks):
-            raise ArtefactRefused(
-                f"it takes {shapes}; one input of shape {(1, *shape)} is accepted"
-            )
-        self._input = inputs[0]["index"]
+        by_shape = {tuple(found["shape"].tolist()): found["index"] for found in inputs}
+        wanted = [(1, *shape) for shape in shapes]
+        if sorted(by_shape) != sorted(wanted) or sorted(by_rank) != sorted(ranks):
+            raise ArtefactRefused(f"it takes {sorted(by_shape)}; inputs of {wanted} are accepted")
+        self._inputs = [by_shape[shape] for shape in wanted]
         self._outputs = [by_rank[rank] for rank in ranks]
 
-    def __call__(self, one: Features) -> list[Floats]:
-        """The outputs for one row or window, without its batch axis."""
-        self._graph.set_tensor(self._input, one[None])
+    def __call__(self, *inputs: Features) -> list[Floats]:
+        """The outputs for one of each input, without their batch axis."""
+        for index, one in zip(self._inputs, inputs, strict=True):
+            self._graph.set_tensor(index, one[None])
         self._graph.invoke()
         return [self._graph.get_tensor(index)[0] for index in self._outputs]
 
@@ -138,7 +150,7 @@ class Lite:
     """
 
     def __init__(self, data: bytes, width: int = len(FEATURES)) -> None:
-        self._call = _Interpreter(data, (width,), (1, 2))
+        self._call = _Interpreter(data, [(width,)], (1, 2))
 
     def rows(self, features: Features) -> tuple[Floats, Floats]:
         """Anomaly scores (n,) and residuals (n, targets) of rows (n, width); n is at least 1."""
@@ -150,9 +162,16 @@ class LiteLstm:
     """The LSTM of `lstm.tflite`; raises `ArtefactRefused` for bytes that are none."""
 
     def __init__(self, data: bytes) -> None:
-        self._call = _Interpreter(data, (WINDOW, len(FEATURES)), (1,))
+        self._call = _Interpreter(data, _LSTM, (2,))
 
-    def windows(self, windows: Features) -> Floats:
-        """Probabilities (k,) of failure within the horizon of windows (k, WINDOW, FEATURES)."""
-        told = [self._call(one)[0] for one in np.ascontiguousarray(windows, np.float32)]
-        return np.array(told, np.float32)
+    def windows(self, windows: Features, deviations: Features) -> Floats:
+        """(k, 4) of windows (k, WINDOW, FEATURES) and deviations (k, FEATURES) at their ends.
+
+        Probability of failure within the horizon; life left, its lower and upper end, in horizons.
+        """
+        pairs = zip(
+            np.ascontiguousarray(windows, np.float32),
+            np.ascontiguousarray(deviations, np.float32),
+            strict=True,
+        )
+        return np.array([self._call(*pair)[0] for pair in pairs], np.float32).reshape(-1, 4)

@@ -1,19 +1,17 @@
-"""The two Keras networks, and what is exported around them so that serving has nothing to copy.
+"""The autoencoder, and what is exported around it so that serving has nothing to copy.
 
-Autoencoder: it rebuilds each feature of a row from the others (the feature itself is masked), linear
+It rebuilds each feature of a row from the others (the feature itself is masked), linear
 output, trained on healthy rows only. Masked, because a plain bottleneck learns to pass a faulty
 sensor through: measured on three seeds, masking found 93 % of the faults and a bottleneck of five
 71 %, with 0 and up to 12 false alarms on 1,000 healthy cars. A row's score is its largest residual,
 each divided by its own scale from calibration cars: 1 is what a healthy car's feature shows once in
 a hundred rows.
-LSTM: a window of features to the logit of "fails within the horizon, or has failed", trained on
-labels with class weights; Platt's line turns the logit into a probability that means what it says.
 
 A `Layout` says which features are rebuilt and what is hidden meanwhile; today's fleet rebuilds each
 of its features and hides that one (`FLEET`).
 
-Scaler, residual scales and Platt's line are constants of the exported graph: raw features go in,
-scores come out.
+Scaler and residual scales are constants of the exported graph: raw features go in, scores come out.
+The LSTM is in `rul`.
 """
 
 from collections.abc import Callable
@@ -26,9 +24,8 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from models.features import FEATURES, WINDOW, Features
+from models.features import FEATURES, Features
 
-UNITS: Final = 32
 BATCH: Final = 512
 
 _WIDTH: Final = len(FEATURES)
@@ -138,34 +135,6 @@ def train_autoencoder(
     return network
 
 
-def train_lstm(
-    windows: Features,
-    labels: Mask,
-    validation: tuple[Features, Mask],
-    scaler: Scaler,
-    epochs: int,
-    told: Told,
-) -> keras.Model:
-    """Window of standardised features -> logit."""
-    network = keras.Sequential(
-        [keras.Input((WINDOW, _WIDTH)), keras.layers.LSTM(UNITS), keras.layers.Dense(1)]
-    )
-    network.compile(
-        optimizer=keras.optimizers.Adam(4e-3),
-        loss=keras.losses.BinaryCrossentropy(from_logits=True),
-    )
-    share = min(max(float(labels.mean()), 1e-3), 0.999)
-
-    def weighted(labels: Mask) -> tuple[Floats, Floats]:
-        target = labels.astype(np.float32)[:, None]
-        return target, np.where(labels, 0.5 / share, 0.5 / (1 - share)).astype(np.float32)
-
-    data = _sampled((scaler(windows), *weighted(labels)))
-    check = tf.data.Dataset.from_tensor_slices((scaler(validation[0]), *weighted(validation[1])))
-    _fit(network, data, len(windows), check.batch(4 * BATCH), epochs, told)
-    return network
-
-
 def _sampled(arrays: tuple[Any, ...]) -> tf.data.Dataset:
     """Endless batches of rows drawn at random; cheaper than a shuffle buffer."""
     held = tuple(tf.constant(array) for array in arrays)
@@ -231,11 +200,6 @@ def evaluate_residuals(
     return _evaluate(lambda part: residuals(network, scaler, part, layout), rows, 4096)
 
 
-def evaluate_logits(network: keras.Model, scaler: Scaler, windows: Features) -> Floats:
-    """Logits (n,) of any number of windows."""
-    return _evaluate(lambda part: network(scaler(part))[:, 0], windows, 2048)
-
-
 def _evaluate(compute: Callable[[Any], Any], inputs: Features, at_once: int) -> Floats:
     shape = (None, *inputs.shape[1:])
     call = tf.function(compute, input_signature=[tf.TensorSpec(shape, tf.float32)])
@@ -260,26 +224,9 @@ def export_autoencoder(
         scaled = residuals(network, scaler, rows, layout) / unit
         return tf.reduce_max(tf.abs(scaled), axis=1), scaled
 
-    _export(network, serve, (layout.width,), folder)
-
-
-def export_lstm(
-    network: keras.Model, scaler: Scaler, line: tuple[float, float], folder: Path
-) -> None:
-    """SavedModel with `serve(windows [n, WINDOW, FEATURES]) -> probabilities [n]`."""
-
-    def serve(windows: Any) -> Any:
-        return tf.sigmoid(line[0] * network(scaler(windows))[:, 0] + line[1])
-
-    _export(network, serve, (WINDOW, _WIDTH), folder)
-
-
-def _export(
-    network: keras.Model, serve: Callable[[Any], Any], shape: tuple[int, ...], folder: Path
-) -> None:
     archive = keras.export.ExportArchive()
     archive.track(network)
     archive.add_endpoint(
-        "serve", serve, input_signature=[tf.TensorSpec((None, *shape), tf.float32)]
+        "serve", serve, input_signature=[tf.TensorSpec((None, layout.width), tf.float32)]
     )
     archive.write_out(str(folder), verbose=False)

@@ -15,7 +15,7 @@ The learning rate falls to zero over a fixed number of steps and the weights are
 `left`, `cap` and `horizon` is the caller's: hours for the fleet, cycles for C-MAPSS.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -27,11 +27,11 @@ from numpy.typing import NDArray
 
 from models.conformal import Interval
 from models.errors import NotEnoughData
+from models.labels import Lives
 from models.network import Scaler
 
 Windows = NDArray[np.float32]
 Floats = NDArray[np.float32]
-Mask = NDArray[np.bool_]
 Told = Callable[[int, dict[str, float]], None]
 """Told the number of each finished epoch (from 1) and its losses."""
 
@@ -43,45 +43,42 @@ _QUANTILE: Final = 1.0
 """What an error of remaining life and of a quantile weigh beside one of the class."""
 _MOMENTUM: Final = 0.99  # of the averaged weights: about the last hundred steps count
 _AT_ONCE: Final = 2048
+_STATE_LIMIT: Final = 100.0
 
 
 @dataclass(frozen=True, slots=True)
-class Lives:
-    """What is known of the life that is left at the end of each window, (n,) each.
+class Seen:
+    """What the network sees of n moments: windows (n, length, width), and the state (n, s) at their ends.
 
-    `left` is the time to the failure, zero behind it. Where `censored`, no failure was seen: life
-    lasts at least `left`, which is inf for a car that will not fail.
+    A state is what a window is too short to tell, from 0 up (the fleet: the car's deviations from
+    itself); s may be 0.
     """
 
-    left: Floats
-    censored: Mask
+    windows: Windows
+    state: Floats
 
-    def __post_init__(self) -> None:
-        if self.left.shape != self.censored.shape or self.left.ndim != 1:
-            raise ValueError(
-                f"lives of shapes {self.left.shape} and {self.censored.shape}; (n,) is accepted"
-            )
-        if np.isnan(self.left).any() or (self.left < 0).any():
-            raise ValueError("a life that is negative or NaN; hours or cycles from 0 are accepted")
-        if not np.isfinite(self.left[~self.censored]).all():
-            raise ValueError("an endless life that is not censored; a finite number is accepted")
+    @classmethod
+    def alone(cls, windows: Windows) -> "Seen":
+        """Windows without a state."""
+        return cls(windows, np.zeros((len(windows), 0), np.float32))
 
-    def __getitem__(self, chosen: Any) -> "Lives":
-        """The lives of some windows."""
-        return Lives(self.left[chosen], self.censored[chosen])
+    def __getitem__(self, chosen: Any) -> "Seen":
+        """Some of the moments."""
+        return Seen(self.windows[chosen], self.state[chosen])
 
-    def fails(self, horizon: float) -> Mask:
-        """Which are known to fail within the horizon."""
-        return ~self.censored & (self.left <= horizon)
+    def __len__(self) -> int:
+        return len(self.windows)
 
-    def told(self, horizon: float) -> Mask:
-        """Of which it is known whether they fail within the horizon."""
-        return ~self.censored | (self.left > horizon)
+    def inputs(self, scaler: Scaler) -> list[Any]:
+        """What goes into the network."""
+        return [scaler(self.windows), self.state][: 1 + bool(self.state.shape[1])]
 
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
     """How it is trained: `cap` and `horizon` in the unit of life, `units` of each LSTM layer.
+
+    `head`: units of the layer that joins the state, where there is one.
 
     `rate` is where the learning rate begins; `dropout` falls on the outputs of each layer; an epoch
     is as many windows, drawn at random, as there are.
@@ -90,6 +87,7 @@ class Recipe:
     cap: float
     horizon: float
     units: tuple[int, ...] = (32,)
+    head: int = 32
     dropout: float = 0.1
     rate: float = 4e-3
     epochs: int = 20
@@ -107,14 +105,14 @@ class Forecast:
 
 
 def train(
-    windows: Windows,
+    seen: Seen,
     lives: Lives,
-    validation: tuple[Windows, Lives] | None,
+    validation: tuple[Seen, Lives] | None,
     scaler: Scaler,
     recipe: Recipe,
     told: Told,
 ) -> keras.Model:
-    """(standardised windows) -> (n, 4). With `validation` the loss on it is told, too.
+    """(standardised windows[, state]) -> (n, 4). With `validation` the loss on it is told, too.
 
     Raises `NotEnoughData` when no window, or every window, is known to fail within the horizon.
     """
@@ -124,8 +122,8 @@ def train(
             f"{int(known.sum())} windows, {int(fails.sum())} of which fail within the horizon of"
             f" {recipe.horizon:g}; windows of both kinds are needed"
         )
-    model = _network(windows.shape[1:], recipe)
-    steps = max(1, len(windows) // recipe.batch)
+    model = _network(seen, recipe)
+    steps = max(1, len(seen) // recipe.batch)
     model.compile(
         optimizer=keras.optimizers.Adam(
             keras.optimizers.schedules.CosineDecay(recipe.rate, steps * recipe.epochs),
@@ -137,16 +135,17 @@ def train(
     )
     # Both classes weigh the same in training; calibration gives the rare one its true share back.
     share = float(fails.sum() / known.sum())
-    held = tf.constant(scaler(windows)), tf.constant(_targets(lives, recipe, share))
+    held = [tf.constant(part) for part in (*seen.inputs(scaler), _targets(lives, recipe, share))]
     check = None
     if validation is not None:
         check = tf.data.Dataset.from_tensor_slices(
-            (scaler(validation[0]), _targets(validation[1], recipe, share))
+            (_bundle(validation[0].inputs(scaler)), _targets(validation[1], recipe, share))
         ).batch(_AT_ONCE)
 
     def draw(_: Any) -> tuple[Any, Any]:
-        index = tf.random.uniform((recipe.batch,), 0, len(windows), tf.int32)
-        return tf.gather(held[0], index), tf.gather(held[1], index)
+        index = tf.random.uniform((recipe.batch,), 0, len(seen), tf.int32)
+        *inputs, target = (tf.gather(part, index) for part in held)
+        return _bundle(inputs), target
 
     def finished(epoch: int, losses: dict[str, float] | None = None) -> None:
         told(epoch + 1, {name: float(value) for name, value in (losses or {}).items()})
@@ -163,13 +162,24 @@ def train(
     return model
 
 
-def _network(shape: tuple[int, ...], recipe: Recipe) -> keras.Model:
-    model = keras.Sequential([keras.Input(shape)])
+def _network(seen: Seen, recipe: Recipe) -> keras.Model:
+    window = told = keras.Input(seen.windows.shape[1:])
     for place, units in enumerate(recipe.units, 1):
-        model.add(keras.layers.LSTM(units, return_sequences=place < len(recipe.units)))
-        model.add(keras.layers.Dropout(recipe.dropout))
-    model.add(keras.layers.Dense(4))
-    return model
+        told = keras.layers.LSTM(units, return_sequences=place < len(recipe.units))(told)
+        told = keras.layers.Dropout(recipe.dropout)(told)
+    if not seen.state.shape[1]:
+        return keras.Model(window, keras.layers.Dense(4)(told))
+    state = keras.Input(seen.state.shape[1:])
+    # Ten times too much says hardly more than three times.
+    squeezed = keras.ops.log1p(keras.ops.minimum(state, _STATE_LIMIT))
+    told = keras.layers.Concatenate()([told, squeezed])
+    told = keras.layers.Dense(recipe.head, activation="gelu")(told)
+    return keras.Model((window, state), keras.layers.Dense(4)(told))
+
+
+def _bundle(inputs: Sequence[Any]) -> Any:
+    """As Keras wants them: one input bare, several as a tuple."""
+    return inputs[0] if len(inputs) == 1 else tuple(inputs)
 
 
 def _targets(lives: Lives, recipe: Recipe, share: float) -> Floats:
@@ -182,6 +192,7 @@ def _targets(lives: Lives, recipe: Recipe, share: float) -> Floats:
     return targets
 
 
+@keras.saving.register_keras_serializable("cartwin")  # type: ignore[untyped-decorator]
 def _loss(target: Any, said: Any) -> Any:
     fails, weight, life, bound = tf.unstack(target, axis=1)
     chance = weight * tf.nn.sigmoid_cross_entropy_with_logits(fails, said[:, 0])
@@ -193,12 +204,14 @@ def _loss(target: Any, said: Any) -> Any:
     return tf.reduce_mean(chance + _LIFE * tf.square(above[:, 0]) + _QUANTILE * pinball)
 
 
-def forecast(model: keras.Model, scaler: Scaler, windows: Windows, cap: float) -> Forecast:
-    """What the network says of any number of windows; lives lie within 0 and `cap`."""
-    said = np.zeros((0, 4), np.float32)
-    if len(windows):
-        said = model.predict(scaler(windows), batch_size=_AT_ONCE, verbose=0)
-    return Forecast(*(np.asarray(part) for part in _told(said, cap)))
+def forecast(model: keras.Model, scaler: Scaler, seen: Seen, cap: float) -> Forecast:
+    """What the network says of any number of moments; lives lie within 0 and `cap`."""
+    call = tf.function(model.__call__, reduce_retracing=True)
+    said = [np.zeros((0, 4), np.float32)]
+    for begin in range(0, len(seen), _AT_ONCE):
+        part = seen[begin : begin + _AT_ONCE].inputs(scaler)
+        said.append(call(_bundle([tf.constant(one) for one in part])).numpy())
+    return Forecast(*(np.asarray(part) for part in _told(np.concatenate(said), cap)))
 
 
 def _told(said: Any, cap: float) -> tuple[Any, Any, Any, Any]:
@@ -208,6 +221,20 @@ def _told(said: Any, cap: float) -> tuple[Any, Any, Any, Any]:
     return said[:, 0], remaining, tf.minimum(low, remaining), tf.maximum(high, remaining)
 
 
+def served(
+    model: keras.Model, scaler: Scaler, line: tuple[float, float], interval: Interval, inputs: Any
+) -> tuple[Any, Any, Any, Any]:
+    """Probability, remaining, low, high, (n,) each, of raw windows (and states): what is exported.
+
+    `line` is Platt's; lives are in the unit that `interval` was fitted in.
+    """
+    window, *state = inputs
+    logit, remaining, low, high = _told(model(_bundle([scaler(window), *state])), interval.cap)
+    lower = tf.clip_by_value(tf.minimum(low - interval.widen, remaining), 0, interval.cap)
+    upper = tf.clip_by_value(tf.maximum(high + interval.widen, remaining), 0, interval.cap)
+    return tf.sigmoid(line[0] * logit + line[1]), remaining, lower, upper
+
+
 def export(
     model: keras.Model,
     scaler: Scaler,
@@ -215,20 +242,16 @@ def export(
     interval: Interval,
     folder: Path,
 ) -> None:
-    """SavedModel with `serve(windows [n, length, width]) -> (probability, remaining, low, high)`.
+    """SavedModel with `serve(windows[, state])`: `served` of any number of moments."""
 
-    Each [n]; `line` is Platt's, and lives are in the unit that `interval` was fitted in.
-    """
-
-    def serve(windows: Any) -> Any:
-        logit, remaining, low, high = _told(model(scaler(windows)), interval.cap)
-        lower = tf.clip_by_value(tf.minimum(low - interval.widen, remaining), 0, interval.cap)
-        upper = tf.clip_by_value(tf.maximum(high + interval.widen, remaining), 0, interval.cap)
-        return tf.sigmoid(line[0] * logit + line[1]), remaining, lower, upper
+    def serve(*inputs: Any) -> tuple[Any, Any, Any, Any]:
+        return served(model, scaler, line, interval, inputs)
 
     archive = keras.export.ExportArchive()
     archive.track(model)
     archive.add_endpoint(
-        "serve", serve, input_signature=[tf.TensorSpec((None, *model.input_shape[1:]), tf.float32)]
+        "serve",
+        serve,
+        input_signature=[tf.TensorSpec(one.shape, tf.float32) for one in model.inputs],
     )
     archive.write_out(str(folder), verbose=False)

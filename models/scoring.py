@@ -64,8 +64,12 @@ class Model(Protocol):
         """Largest residual (n,) and residuals (n, FEATURES) of valid rows alone."""
         ...
 
-    def windows(self, windows: Features) -> Floats:
-        """Probabilities (k,) that a car fails within the horizon after its window."""
+    def windows(self, windows: Features, deviations: Floats) -> Floats:
+        """(k, 4) of windows and the deviations (k, FEATURES) at their ends, seconds of component time.
+
+        Probability that the car fails within the horizon; the life that is left, and the lower and
+        upper end of its interval, inf where it has none.
+        """
         ...
 
 
@@ -92,6 +96,7 @@ class Verdict:
     score: float | None = None
     deviations: Floats | None = None
     probability: float | None = None
+    remaining: tuple[float, float, float] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +104,8 @@ class Verdicts:
     """Of the rows of a batch that have one, in order of arrival: arrays (m,), NaN for no number.
 
     `rows` of the batch; `slots` of the cars; `states` index STATES; `opened`: the row opened an alarm;
-    `score` is the largest of `deviations` (m, FEATURES). `rounds`: positions by occurrence of their
+    `score` is the largest of `deviations` (m, FEATURES); `remaining` (m, 3) in seconds as of `Model`,
+    known where the probability is. `rounds`: positions by occurrence of their
     car (`features.rounds`).
     """
 
@@ -110,6 +116,7 @@ class Verdicts:
     score: NDArray[np.float64]
     probability: NDArray[np.float64]
     deviations: Floats
+    remaining: Floats
     rounds: list[Index]
 
     def one(self, i: int) -> Verdict:
@@ -122,6 +129,7 @@ class Verdicts:
             None if unscored else score,
             None if unscored else self.deviations[i],
             None if math.isnan(probability) else probability,
+            None if math.isnan(probability) else tuple(self.remaining[i].tolist()),
         )
 
     def __iter__(self) -> Iterator[Verdict]:
@@ -167,8 +175,12 @@ class Judge:
         deviations = np.full((n, residuals.shape[1]), np.nan, np.float32)
         deviations[p.good] = self.trends.push(p.slots[p.good], p.regimes, residuals)
         score = deviations.max(axis=1).astype(np.float64)
-        probability = np.full(n, np.nan)
-        probability[p.ends] = self.model.windows(p.windows)
+        # A window says little without knowing how the car differs from itself.
+        known = ~np.isnan(score[p.ends])
+        ends, windows = (p.ends, p.windows) if known.all() else (p.ends[known], p.windows[known])
+        said = np.full((n, 4), np.nan, np.float32)
+        said[ends] = self.model.windows(windows, deviations[ends])
+        probability = said[:, 0].astype(np.float64)
         good = np.zeros(n, bool)
         good[p.good] = True
         states, opened = np.empty(n, np.int8), np.empty(n, bool)
@@ -176,7 +188,9 @@ class Judge:
             before = self._states[p.slots[i]]
             state = self._step(p.slots[i], p.times[i], good[i], score[i], probability[i])
             states[i], opened[i] = state, (state == ALARM) & (before != ALARM)
-        return Verdicts(p.rows, p.slots, states, opened, score, probability, deviations, p.rounds)
+        return Verdicts(
+            p.rows, p.slots, states, opened, score, probability, deviations, said[:, 1:], p.rounds
+        )
 
     def succeed(self, former: "Judge") -> None:
         """Take over from another model: states and open alarms stay, half-counted rows do not."""

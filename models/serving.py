@@ -43,6 +43,7 @@ class Loaded:
         self.autoencoder = _gate(manifest["autoencoder"])
         self.lstm = _gate(manifest["lstm"])
         self.norms = Norms.from_json(manifest["autoencoder"]["norms"])
+        self._cap_s = float(manifest["lstm"]["remaining"]["cap"]) * self.horizon_s
         # The loaded objects own the variables: they must live as long as their functions.
         self._saved = [
             tf.saved_model.load(str(artefact.folder / part))
@@ -52,15 +53,21 @@ class Loaded:
 
     def rows(self, features: Features) -> tuple[Floats, Floats]:
         """Anomaly scores (n,) and residuals per feature (n, FEATURES)."""
-        parts = _in_buckets(features, self._rows)
+        parts = _in_buckets((features,), self._rows)
         if not parts:
             return np.empty(0, np.float32), np.empty((0, _WIDTH), np.float32)
         return np.concatenate([p[0] for p in parts]), np.concatenate([p[1] for p in parts])
 
-    def windows(self, windows: Features) -> Floats:
-        """Probabilities (k,) of failure within the horizon."""
-        parts = _in_buckets(windows, lambda x: (self._windows(x),))
-        return np.concatenate([p[0] for p in parts]) if parts else np.empty(0, np.float32)
+    def windows(self, windows: Features, deviations: Features) -> Floats:
+        """(k, 4): see `scoring.Model`."""
+        parts = _in_buckets((windows, deviations), self._windows)
+        if not parts:
+            return np.empty((0, 4), np.float32)
+        said: Floats = np.stack([np.concatenate(part) for part in zip(*parts, strict=True)], axis=1)
+        said[:, 1:] *= self.horizon_s
+        # Longer lives were never told apart: an interval that reaches the cap has no upper end.
+        said[said[:, 3] >= self._cap_s * (1 - 1e-6), 3] = np.inf
+        return said
 
 
 def load(artefact: Artefact) -> Loaded:
@@ -80,21 +87,26 @@ def load(artefact: Artefact) -> Loaded:
         raise ArtefactRefused(f"{artefact.version} cannot be loaded: {error!r:.200}") from error
     for bucket in BUCKETS:
         model.rows(np.zeros((bucket, _WIDTH), np.float32))
-        model.windows(np.zeros((bucket, WINDOW, _WIDTH), np.float32))
+        model.windows(
+            np.zeros((bucket, WINDOW, _WIDTH), np.float32), np.zeros((bucket, _WIDTH), np.float32)
+        )
     _replay(artefact, model)
     return model
 
 
-def save_golden(model: Loaded, rows: Features, windows: Features, folder: Any) -> None:
+def save_golden(
+    model: Loaded, rows: Features, windows: Features, deviations: Features, folder: Any
+) -> None:
     """Write inputs and this model's outputs as golden vectors."""
     scores, residuals = model.rows(rows)
     np.savez(
         folder / stored.GOLDEN,
         rows=rows,
         windows=windows,
+        deviations=deviations,
         scores=scores,
         residuals=residuals,
-        probabilities=model.windows(windows),
+        forecasts=model.windows(windows, deviations),
     )
 
 
@@ -104,30 +116,31 @@ def _replay(artefact: Artefact, model: Loaded) -> None:
         pairs = {
             "scores": scores,
             "residuals": residuals,
-            "probabilities": model.windows(golden["windows"]),
+            "forecasts": model.windows(golden["windows"], golden["deviations"]),
         }
         for name, values in pairs.items():
-            # Relative above 1: a residual of 30 may differ in the same digits as one of 1.
-            scale = np.maximum(1.0, np.abs(golden[name]))
-            if not np.all(np.abs(values - golden[name]) <= TOLERANCE * scale):
+            # A residual of 30 may differ in the same digits as one of 1.
+            if not np.allclose(values, golden[name], rtol=TOLERANCE, atol=TOLERANCE):
+                far = np.abs(values - golden[name])
                 raise ArtefactRefused(
                     f"{artefact.version}: golden {name} differ from the trainer's by"
-                    f" {float(np.max(np.abs(values - golden[name]))):.2g};"
-                    f" at most {TOLERANCE} is accepted"
+                    f" {float(np.nanmax(far)):.2g}; at most {TOLERANCE} is accepted"
                 )
 
 
 def _in_buckets(
-    inputs: Features, call: Callable[[Any], tuple[Any, ...]]
+    inputs: tuple[Features, ...], call: Callable[..., tuple[Any, ...]]
 ) -> list[tuple[Floats, ...]]:
     parts = []
-    for begin in range(0, len(inputs), BUCKETS[-1]):
-        part = inputs[begin : begin + BUCKETS[-1]]
-        bucket = next(size for size in BUCKETS if size >= len(part))
-        padded = np.zeros((bucket, *part.shape[1:]), np.float32)
-        padded[: len(part)] = part
-        outputs = call(tf.constant(padded))
-        parts.append(tuple(output.numpy()[: len(part)] for output in outputs))
+    rows = len(inputs[0])
+    for begin in range(0, rows, BUCKETS[-1]):
+        taken = min(BUCKETS[-1], rows - begin)
+        bucket = next(size for size in BUCKETS if size >= taken)
+        padded = [np.zeros((bucket, *one.shape[1:]), np.float32) for one in inputs]
+        for room, one in zip(padded, inputs, strict=True):
+            room[:taken] = one[begin : begin + taken]
+        outputs = call(*map(tf.constant, padded))
+        parts.append(tuple(output.numpy()[:taken] for output in outputs))
     return parts
 
 

@@ -18,11 +18,11 @@ from typing import Any, Final
 import numpy as np
 
 from models import artefact as stored
-from models import dataset, network, progress, registry, serving
+from models import dataset, lite, network, progress, registry, rul, serving
 from models.evaluate import report
 from models.examples import Data, prepare
 from models.features import FEATURES, WINDOW, feature_hash, windows
-from models.fit import DEBOUNCE, Trained, fit
+from models.fit import DEBOUNCE, HELD, Trained, fit
 from models.log import Stretch, freeze
 from models.promotion import shortcomings
 from models.store import Location
@@ -98,12 +98,20 @@ def store(
         network.export_autoencoder(
             trained.autoencoder, trained.scaler, trained.scales, folder / stored.AUTOENCODER
         )
-        network.export_lstm(trained.lstm, trained.scaler, trained.line, folder / stored.LSTM)
+        told = (trained.lstm, trained.scaler, trained.line, trained.interval)
+        rul.export(*told, folder / stored.LSTM)
+        lite.export_lite(
+            trained.autoencoder, trained.scaler, trained.scales, folder / lite.AUTOENCODER
+        )
+        lite.export_lite_lstm(*told, folder / lite.LSTM)
         trained.pca.save(folder, trained.pca_threshold)
         model = serving.Loaded(stored.Artefact(folder, {"name": stored.NAME, **manifest}, ""))
         ends, found = windows(data.features[test], columns.life, columns.event_time)
         some = np.linspace(0, len(ends) - 1, min(_GOLDEN, len(ends))).astype(int)
-        serving.save_golden(model, data.features[test][ends[some]], found[some], folder)
+        rows = data.features[test][ends[some]]
+        # Any deviations will do; a row's own residuals are of their size.
+        deviations = np.abs(model.rows(rows)[1])
+        serving.save_golden(model, rows, found[some], deviations, folder)
         metrics = report(
             model,
             columns,
@@ -146,6 +154,7 @@ def _manifest(trained: Trained, options: Options, stretch: Stretch) -> dict[str,
             "threshold": trained.lstm_threshold,
             "debounce": debounce,
             "calibration": list(trained.line),
+            "remaining": {**asdict(trained.interval), "holds": HELD, "unit": "horizon"},
         },
         "trained_on": {
             "topic": stretch.topic,

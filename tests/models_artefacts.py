@@ -9,8 +9,10 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import numpy as np
 
-from models import artefact, lite, network, serving
+from models import artefact, lite, network, rul, serving
+from models.conformal import Interval
 from models.features import FEATURES, INPUTS, WINDOW, Features, compute, feature_hash
+from models.labels import Lives
 from models.network import Scaler
 from models.simulator import Cars
 from models.store import Location
@@ -53,7 +55,12 @@ def publish_small(
     labels = windows[:, -1, 0] > np.median(windows[:, -1, 0])
     scaler = Scaler.fit(rows)
     autoencoder = network.train_autoencoder(rows, rows, scaler, 1, lambda *_: None)
-    lstm = network.train_lstm(windows, labels, (windows, labels), scaler, 1, lambda *_: None)
+    rebuilt = network.evaluate_residuals(autoencoder, scaler, windows[:, -1])
+    seen = rul.Seen(windows, np.abs(rebuilt))
+    lives = Lives(np.where(labels, 0.5, 2.5).astype(np.float32), np.zeros(len(labels), bool))
+    recipe = rul.Recipe(cap=3.0, horizon=1.0, epochs=1, batch=64)
+    lstm = rul.train(seen, lives, None, scaler, recipe, lambda *_: None)
+    told = (lstm, scaler, (1.0, 0.0), Interval(0.1, 3.0))
     residuals = network.evaluate_residuals(autoencoder, scaler, rows)
     scales = np.quantile(np.abs(residuals), 0.99, axis=0).astype(np.float32)
     gate = {"threshold": threshold, "debounce": {"k": 2, "n": 3, "calm": 3, "release": 0.8}}
@@ -62,18 +69,18 @@ def publish_small(
         "horizon_s": 60,
         "acceleration": 1440.0,
         "autoencoder": {**gate, "norms": norms(**dict.fromkeys(FEATURES, 1.0)).to_json()},
-        "lstm": {**gate, "threshold": 1.0},
+        "lstm": {**gate, "threshold": 1.0, "remaining": {"cap": 3.0}},
         "metrics": {"summary": SUMMARY},
         **manifest,
     }
 
     def fill(folder: Path) -> None:
         network.export_autoencoder(autoencoder, scaler, scales, folder / artefact.AUTOENCODER)
-        network.export_lstm(lstm, scaler, (1.0, 0.0), folder / artefact.LSTM)
+        rul.export(*told, folder / artefact.LSTM)
         lite.export_lite(autoencoder, scaler, scales, folder / lite.AUTOENCODER)
-        lite.export_lite_lstm(lstm, scaler, (1.0, 0.0), folder / lite.LSTM)
+        lite.export_lite_lstm(*told, folder / lite.LSTM)
         model = serving.Loaded(artefact.Artefact(folder, {"name": "engine", **made}, ""))
-        serving.save_golden(model, rows[:64], windows[:64], folder)
+        serving.save_golden(model, rows[:64], windows[:64], seen.state[:64], folder)
         touch(folder)
 
     return artefact.publish(store, made, fill, now_ms=now_ms)

@@ -27,7 +27,8 @@ class SpeedModel:
     """A model that anyone can compute by hand.
 
     The residual of a row is its features, of which only speed counts: a car's score is the mean of its
-    newest speeds in a regime; the probability of a window is its last speed / 100.
+    newest speeds in a regime; the probability of a window is its last speed / 100, and
+    what that leaves of 100 s is the life.
     """
 
     version = "engine-20260101T000000Z-00000000"
@@ -41,8 +42,9 @@ class SpeedModel:
     def rows(self, features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         return features[:, FEATURES.index("speed")], features
 
-    def windows(self, windows: np.ndarray) -> np.ndarray:
-        return windows[:, -1, FEATURES.index("speed")] / 100
+    def windows(self, windows: np.ndarray, deviations: np.ndarray) -> np.ndarray:
+        chance = windows[:, -1, FEATURES.index("speed")] / 100
+        return np.stack([chance, 100 - chance, 90 - chance, np.full(len(windows), np.inf)], axis=1)
 
 
 def signals(speed: float = 0.0) -> dict[str, float]:

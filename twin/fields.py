@@ -103,6 +103,9 @@ _MODEL: Final = {
     "signals": Field(_signals_of, "a list of {signal, share}", required=False),
     "failure_probability": _optional(_SHARE),
     "horizon_s": _optional(_INTEGER),
+    "remaining_s": _optional(_INTEGER),
+    "remaining_low_s": _optional(_INTEGER),
+    "remaining_high_s": _optional(_INTEGER),
 }
 
 

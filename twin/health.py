@@ -5,7 +5,7 @@ matter, as with telemetry. An alert stays open while the state is alarm or canno
 judgement (normal, warning) closes it. A score that the document has no room for belongs on `rejected`.
 """
 
-from typing import Final
+from typing import Final, Literal, get_args
 
 from twin.effects import Refusal
 from twin.step import Step
@@ -16,6 +16,9 @@ from twin.wire.records import Alert, Health, ModelScore, Score
 MODELS: Final = 8
 SIGNALS: Final = 8
 """Most models, and signals per model, that a twin keeps of a score."""
+
+_Seconds = Literal["horizon_s", "remaining_s", "remaining_low_s", "remaining_high_s"]
+_SECONDS: Final[tuple[_Seconds, ...]] = get_args(_Seconds)
 
 
 def on_score(step: Step, score: Score) -> bool:
@@ -105,8 +108,9 @@ def _rounded(model: ModelScore) -> ModelScore:
         kept["threshold"] = _digits(model["threshold"])
     if "failure_probability" in model:
         kept["failure_probability"] = _digits(model["failure_probability"])
-    if "horizon_s" in model:
-        kept["horizon_s"] = model["horizon_s"]
+    for name in _SECONDS:
+        if name in model:
+            kept[name] = model[name]
     if "signals" in model:
         kept["signals"] = [
             {"signal": share["signal"], "share": round(share["share"], 3)}

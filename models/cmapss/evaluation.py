@@ -21,6 +21,7 @@ from models.cmapss import baselines
 from models.cmapss.reader import BadDataSet, Engine
 from models.cmapss.windows import CAP, WINDOW, Fleet, Windows
 from models.conformal import Interval
+from models.labels import Lives
 from models.reliability import Bin, alpha_lambda, bins, expected_calibration_error
 
 HORIZON: Final = 30.0
@@ -84,7 +85,8 @@ def run(
     model, scaler = _trained(fleet.windows(ours, STRIDE), seed, advance)
     seconds = time.monotonic() - began
     on_calibration, on_test = (
-        rul.forecast(model, scaler, windows.inputs, CAP) for windows in (calibrating, asked)
+        rul.forecast(model, scaler, rul.Seen.alone(windows.inputs), CAP)
+        for windows in (calibrating, asked)
     )
     line = platt(on_calibration.logit, calibrating.left <= HORIZON)
     interval = Interval.fit(
@@ -122,12 +124,12 @@ def run(
 def _trained(windows: Windows, seed: int, advance: progress.Advance) -> tuple[Any, network.Scaler]:
     network.seed(seed)
     scaler = network.Scaler.fit(windows.inputs.reshape(-1, windows.inputs.shape[-1]))
-    lives = rul.Lives(windows.left.astype(np.float32), np.zeros(windows.left.size, dtype=bool))
+    lives = Lives(windows.left.astype(np.float32), np.zeros(windows.left.size, dtype=bool))
 
     def told(_epoch: int, losses: dict[str, float]) -> None:
         advance(1, f"loss {losses['loss']:.4f}")
 
-    return rul.train(windows.inputs, lives, None, scaler, RECIPE, told), scaler
+    return rul.train(rul.Seen.alone(windows.inputs), lives, None, scaler, RECIPE, told), scaler
 
 
 def _said(

@@ -22,7 +22,17 @@ from numpy.typing import NDArray
 
 from models import progress, serving, train
 from models.baseline import Pca
-from models.evaluate import Life, Mask, alarms, events, lives_of, trace
+from models.evaluate import (
+    Life,
+    Mask,
+    Trace,
+    alarms,
+    chances,
+    events,
+    lives_of,
+    remaining,
+    trace,
+)
 from models.examples import Data, prepare
 from models.features import compute, windows
 from models.fit import DEBOUNCE, STRIDE, fit
@@ -153,6 +163,7 @@ class _Judges:
         self._pca = pca
         self._trees = trees
         self._acceleration = acceleration
+        self._horizon_ms = 1000 * HORIZON_S / acceleration
         lives = lives_of(healthy.columns, healthy.truth.fates)
         allowed = ALLOWED_FALSE / 100 * healthy.component_days * len(lives)
         self._thresholds = [
@@ -163,14 +174,17 @@ class _Judges:
     def events(self, past: Past) -> dict[str, dict[str, Any]]:
         """`models.evaluate.events` of every detector, by engine mode."""
         lives = lives_of(past.columns, past.truth.fates)
-        return {
+        traced = trace(self._model, past.columns)
+        found = {
             name: events(lives, alarm) | {"modes": _leads(lives, alarm, self._acceleration)}
-            for name, alarm in self._alarms(past, lives).items()
+            for name, alarm in self._alarms(past, lives, traced).items()
         }
+        found["lstm"]["remaining"] = remaining(lives, traced, self._acceleration)
+        found["lstm"]["ece"] = chances(lives, traced.probability, self._horizon_ms)
+        return found
 
-    def _alarms(self, past: Past, lives: Sequence[Life]) -> Mapping[str, Mask]:
+    def _alarms(self, past: Past, lives: Sequence[Life], traced: Trace) -> Mapping[str, Mask]:
         model, columns = self._model, past.columns
-        traced = trace(model, columns)
         features, valid = compute(np.asarray(columns.signals, dtype=np.float64))
 
         def stands(values: Floats, threshold: float) -> Mask:

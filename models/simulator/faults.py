@@ -103,12 +103,12 @@ def draw_faults(
     onset_s: tuple[float, float],
     seed: int,
     days: tuple[float, float] = DAYS_TO_FAILURE,
-    severity: float = 1.0,
+    severity: tuple[float, float] = (1.0, 1.0),
     modes: Sequence[Mode] = ENGINE_MODES,
 ) -> tuple[Fault, ...]:
     """Faults for `round(share * n)` of n cars, `modes` in equal numbers, times drawn uniformly.
 
-    `onset_s` in clock seconds, `days` from onset to failure in component days; all of one `severity`.
+    `onset_s` in clock seconds, `days` from onset to failure in component days, `severity` of `Fault`.
     Raises ValueError.
     """
     if not 0 <= share <= 1:
@@ -117,7 +117,8 @@ def draw_faults(
     chosen = rng.permutation(n)[: round(share * n)]
     onsets = rng.uniform(*onset_s, chosen.size)
     lives = rng.uniform(*days, chosen.size)
+    strengths = rng.uniform(*severity, chosen.size)
     return tuple(
-        Fault(int(vehicle), modes[i % len(modes)], float(onset), float(life), severity)
-        for i, (vehicle, onset, life) in enumerate(zip(chosen, onsets, lives, strict=True))
+        Fault(int(vehicle), modes[i % len(modes)], *map(float, drawn))
+        for i, (vehicle, *drawn) in enumerate(zip(chosen, onsets, lives, strengths, strict=True))
     )

@@ -53,7 +53,7 @@ def history(
     acceleration: float = ACCELERATION,
     failure_share: float = FAILURE_SHARE,
     ranges: Ranges = TRAIN,
-    severity: float = 1.0,
+    severity: float | None = None,
     modes: Sequence[Mode] = ENGINE_MODES,
     parking: bool = False,
     dropout: float = DROPOUT,
@@ -61,8 +61,8 @@ def history(
     """`history_steps` blocks of `vehicles` rows, the first one interval after `start_ms`.
 
     `failure_share` of the vehicles begin to degrade at a random time; most fail before the end, the
-    rest later (their last truth says when, were they driven on). `ranges` and `severity`: what the
-    cars are drawn from, and how strong the signs of faults are; `parking` and `dropout` as in `Cars`.
+    rest later (their last truth says when, were they driven on). `ranges`: what the cars
+    are drawn from, with one `severity` for all instead, if given; `parking` and `dropout` as in `Cars`.
     Raises ValueError.
     """
     steps = history_steps(days, interval_s=interval_s, acceleration=acceleration)
@@ -73,7 +73,7 @@ def history(
         onset_s=(0.05 * span_s, 0.9 * span_s),
         seed=seed,
         days=ranges.days,
-        severity=severity,
+        severity=ranges.severity if severity is None else (severity, severity),
         modes=modes,
     )
     cars = Cars(

@@ -26,6 +26,7 @@ class Ranges:
     trip_s: float = 1500.0  # mean drive until the engine is switched off, for cars that park
     off_s: tuple[float, float] = (60.0, 3600.0)  # how long it stays off, log-uniform
     days: tuple[float, float] = DAYS_TO_FAILURE  # component days from onset to failure
+    severity: tuple[float, float] = (0.4, 1.0)  # how strong a fault's signs are at failure
     scatter: float = 0.01  # of the wear: time to failure deviates by about its square root
 
 

@@ -36,6 +36,7 @@ def _why(
         score=np.array([score]),
         probability=np.array([0.01]),
         deviations=ONES[None],
+        remaining=np.full((1, 3), NaN, np.float32),
         rounds=[np.zeros(1, np.int64)],
     )
     (code,) = emission.news(MODEL, one, np.array([time]))

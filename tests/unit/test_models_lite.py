@@ -43,17 +43,19 @@ def test_a_car_computes_the_same_scores(
     assert residuals == pytest.approx(golden["residuals"], rel=1e-3, abs=1e-3)
 
 
-def test_a_car_computes_the_same_probabilities(
+def test_a_car_computes_the_same_forecasts(
     made: artefact.Artefact, golden: dict[str, np.ndarray]
 ) -> None:
-    """Probability of each window within 1e-3 of the served model's; prints the time a window."""
+    """Chance and lives of each window within 1e-3 of the served model's; prints the time a window."""
     model = lite.LiteLstm((made.folder / lite.LSTM).read_bytes())
     began = time.perf_counter()
-    chances = model.windows(golden["windows"])
+    said = model.windows(golden["windows"], golden["deviations"])
     spent = time.perf_counter() - began
-    print(f"LiteRT LSTM: {1e6 * spent / len(chances):.0f} us a window")  # noqa: T201
-    assert chances == pytest.approx(golden["probabilities"], abs=1e-3)
-    assert np.ptp(chances) > 1e-3
+    print(f"LiteRT LSTM: {1e6 * spent / len(said):.0f} us a window")  # noqa: T201
+    told = golden["forecasts"] / [1, 60, 60, 60]  # seconds, of a horizon of 60
+    told[np.isinf(told)] = 3.0
+    assert said == pytest.approx(told, abs=1e-3)
+    assert (np.ptp(said, axis=0) > 1e-3)[:2].all()
 
 
 def test_the_files_are_part_of_the_artefact(made: artefact.Artefact) -> None:
@@ -79,6 +81,7 @@ def test_running_it_needs_no_tensorflow(made: artefact.Artefact) -> None:
         "from pathlib import Path; import numpy as np; from models.lite import Lite, LiteLstm\n"
         f"folder = Path({str(made.folder)!r}); golden = np.load(folder / 'golden.npz')\n"
         "Lite((folder / 'autoencoder.tflite').read_bytes()).rows(golden['rows'])\n"
-        "LiteLstm((folder / 'lstm.tflite').read_bytes()).windows(golden['windows'][:2])\n"
+        "inputs = [golden[name][:2] for name in ('windows', 'deviations')]\n"
+        "LiteLstm((folder / 'lstm.tflite').read_bytes()).windows(*inputs)\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60, capture_output=True)

@@ -9,9 +9,11 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import numpy as np
 import pytest
 
-from models import artefact, network, serving
+from models import artefact, network, rul, serving
+from models.conformal import Interval
 from models.errors import ArtefactRefused
 from models.features import FEATURES, WINDOW, Features, feature_hash
+from models.labels import Lives
 from models.network import Scaler
 from tests.models_builders import norms
 
@@ -34,9 +36,11 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     labels = windows[:, -1, 0] > 0.5
     scaler = Scaler.fit(rows)
     autoencoder = network.train_autoencoder(rows, rows[:512], scaler, 6, lambda *_: None)
-    lstm = network.train_lstm(
-        windows, labels, (windows[:512], labels[:512]), scaler, 2, lambda *_: None
-    )
+    seen = rul.Seen(windows, np.abs(windows[:, -1]))
+    lives = Lives(np.where(labels, 0.5, 2.5).astype(np.float32), np.zeros(len(labels), bool))
+    recipe = rul.Recipe(cap=3.0, horizon=1.0, epochs=2, batch=512)
+    lstm = rul.train(seen, lives, None, scaler, recipe, lambda *_: None)
+    interval = Interval(0.1, 3.0)
     residuals = network.evaluate_residuals(autoencoder, scaler, rows)
     scales = np.quantile(np.abs(residuals), 0.99, axis=0).astype(np.float32)
     gate = {"threshold": 2.0, "debounce": {"k": 2, "n": 3, "calm": 3, "release": 0.8}}
@@ -44,22 +48,25 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "features": {"hash": feature_hash()},
         "horizon_s": 60,
         "autoencoder": {**gate, "norms": norms(speed=1.0).to_json()},
-        "lstm": gate,
+        "lstm": {**gate, "remaining": {"cap": 3.0}},
         "metrics": {"summary": {}},
     }
 
     def fill(folder: Path) -> None:
         network.export_autoencoder(autoencoder, scaler, scales, folder / artefact.AUTOENCODER)
-        network.export_lstm(lstm, scaler, (1.5, -0.5), folder / artefact.LSTM)
+        rul.export(lstm, scaler, (1.5, -0.5), interval, folder / artefact.LSTM)
         model = serving.Loaded(artefact.Artefact(folder, {"name": "engine", **manifest}, ""))
-        serving.save_golden(model, rows[:8], windows[:8], folder)
+        serving.save_golden(model, rows[:8], windows[:8], seen.state[:8], folder)
         scores, _ = model.rows(rows[:8])
         # What is served is what was trained: residuals over scales, Platt's line over logits.
         assert scores == pytest.approx(np.abs(residuals[:8] / scales).max(axis=1), abs=1e-5)
-        logits = network.evaluate_logits(lstm, scaler, windows[:8])
-        assert model.windows(windows[:8]) == pytest.approx(
-            1 / (1 + np.exp(-(1.5 * logits - 0.5))), abs=1e-5
-        )
+        said = rul.forecast(lstm, scaler, seen[:8], 3.0)
+        told = model.windows(windows[:8], seen.state[:8])
+        assert told[:, 0] == pytest.approx(1 / (1 + np.exp(-(1.5 * said.logit - 0.5))), abs=1e-5)
+        assert told[:, 1] == pytest.approx(60 * said.remaining, abs=1e-3)
+        low, high = interval(said.remaining, said.low, said.high)
+        assert told[:, 2] == pytest.approx(60 * low, abs=1e-3)
+        assert told[:, 3] == pytest.approx(np.where(high < 3.0, 60 * high, np.inf), abs=1e-3)
 
     folder = tmp_path_factory.mktemp("store")
     artefact.publish(folder, manifest, fill, now_ms=1_790_000_000_000)
@@ -98,12 +105,13 @@ def test_padding_to_buckets_changes_no_value(model: serving.Loaded, n: int) -> N
     rows = _related(1025)
     windows = RNG.normal(size=(1025, WINDOW, WIDTH)).astype(np.float32)
     scores, residuals = model.rows(rows[:n])
-    chances = model.windows(windows[:n])
-    assert (scores.shape, residuals.shape, chances.shape) == ((n,), (n, WIDTH), (n,))
+    said = model.windows(windows[:n], residuals)
+    assert (scores.shape, residuals.shape, said.shape) == ((n,), (n, WIDTH), (n, 4))
     if n:
         alone, _ = model.rows(rows[n - 1 : n])
         assert scores[-1] == pytest.approx(alone[0], abs=1e-5)
-        assert chances[-1] == pytest.approx(model.windows(windows[n - 1 : n])[0], abs=1e-5)
+        alone = model.windows(windows[n - 1 : n], residuals[n - 1 :])
+        assert said[-1] == pytest.approx(alone[0], rel=1e-5, abs=1e-5)
 
 
 def test_another_feature_hash_is_refused(store: Path) -> None:
@@ -119,13 +127,13 @@ def test_a_model_that_computes_other_values_is_refused(store: Path, tmp_path: Pa
     made = artefact.listing(store)[0]
     with np.load(made.folder / artefact.GOLDEN) as golden:
         values = dict(golden)
-    values["probabilities"] = values["probabilities"] + 0.01
+    values["forecasts"] = values["forecasts"] + 0.01
     folder = tmp_path / made.version
     folder.mkdir()
     for part in (artefact.AUTOENCODER, artefact.LSTM):
         (folder / part).symlink_to(made.folder / part)
     np.savez(folder / artefact.GOLDEN, **values)
-    with pytest.raises(ArtefactRefused, match=r"golden probabilities differ.* by 0\.01"):
+    with pytest.raises(ArtefactRefused, match=r"golden forecasts differ.* by 0\.01"):
         serving.load(replace(made, folder=folder))
 
 

@@ -13,25 +13,26 @@ import tensorflow as tf
 from models import network, rul
 from models.conformal import Interval
 from models.errors import NotEnoughData
+from models.labels import Lives
 from models.network import Scaler
-from models.rul import Lives, Recipe
+from models.rul import Recipe, Seen
 
 LENGTH, WIDTH = 8, 3
 RECIPE = Recipe(cap=50.0, horizon=10.0, units=(8,), dropout=0.0, rate=2e-2, epochs=15, batch=64)
 
 
-def _worn(seed: int, count: int) -> tuple[rul.Windows, Lives]:
+def _worn(seed: int, count: int) -> tuple[Seen, Lives]:
     """Windows in which the first input tells the life that is left, up to 80."""
     rng = np.random.default_rng(seed)
     left = rng.uniform(0, 80, count).astype(np.float32)
     windows = rng.normal(size=(count, LENGTH, WIDTH)).astype(np.float32)
     windows[:, :, 0] = -left[:, None] / 20 + 0.2 * windows[:, :, 0]
-    return windows, Lives(left, np.zeros(count, dtype=bool))
+    return Seen.alone(windows), Lives(left, np.zeros(count, dtype=bool))
 
 
-def _trained(windows: rul.Windows, lives: Lives) -> tuple[keras.Model, Scaler]:
+def _trained(windows: Seen, lives: Lives) -> tuple[keras.Model, Scaler]:
     network.seed(1)
-    scaler = Scaler.fit(windows.reshape(-1, WIDTH))
+    scaler = Scaler.fit(windows.windows.reshape(-1, WIDTH))
     return rul.train(windows, lives, None, scaler, RECIPE, lambda *_: None), scaler
 
 
@@ -57,7 +58,7 @@ def test_life_and_chance_are_told_of_new_windows(trained: tuple[keras.Model, Sca
 
 def test_no_window_gives_no_forecast(trained: tuple[keras.Model, Scaler]) -> None:
     """An empty batch is an empty answer."""
-    said = rul.forecast(*trained, np.empty((0, LENGTH, WIDTH), np.float32), RECIPE.cap)
+    said = rul.forecast(*trained, _worn(1, 0)[0], RECIPE.cap)
     assert said.remaining.shape == said.logit.shape == (0,)
 
 
@@ -79,7 +80,7 @@ def test_what_is_exported_says_what_was_trained(
     loaded = tf.saved_model.load(str(tmp_path / "rul"))  # its variables live as long as it does
     for count in (1, 40):
         chance, remaining, low, high = (
-            part.numpy() for part in loaded.serve(tf.constant(windows[:count]))
+            part.numpy() for part in loaded.serve(tf.constant(windows.windows[:count]))
         )
         said = rul.forecast(*trained, windows[:count], RECIPE.cap)
         lower, upper = interval(said.remaining, said.low, said.high)
@@ -112,6 +113,21 @@ def test_a_car_that_did_not_fail_does_not_shorten_lives(
     }
     assert abs(bias[True]) < 2
     assert bias[False] < -5
+
+
+def test_a_state_tells_what_windows_do_not(tmp_path: Path) -> None:
+    """Life that only the state at the end shows is found, and exported with two inputs."""
+    windows, lives = _worn(1, 2000)
+    noise = np.random.default_rng(5).normal(size=windows.windows.shape).astype(np.float32)
+    seen = Seen(noise, (100 - lives.left[:, None]) / 20)
+    model, scaler = _trained(seen, lives)
+    said = rul.forecast(model, scaler, seen, RECIPE.cap)
+    error = said.remaining - np.minimum(lives.left, RECIPE.cap)
+    assert np.sqrt(np.mean(np.square(error))) < 5
+    rul.export(model, scaler, (1.0, 0.0), Interval(0, RECIPE.cap), tmp_path / "rul")
+    loaded = tf.saved_model.load(str(tmp_path / "rul"))
+    told = loaded.serve(tf.constant(seen.windows[:3]), tf.constant(seen.state[:3]))
+    assert told[1].numpy() == pytest.approx(said.remaining[:3], abs=1e-3)
 
 
 def test_a_bound_tells_of_the_class_only_what_is_known() -> None:
@@ -148,7 +164,7 @@ def test_validation_is_told_after_each_epoch() -> None:
         windows,
         lives,
         (windows[:50], lives[:50]),
-        Scaler.fit(windows.reshape(-1, WIDTH)),
+        Scaler.fit(windows.windows.reshape(-1, WIDTH)),
         Recipe(cap=50.0, horizon=10.0, units=(4, 4), epochs=2, batch=64),
         lambda epoch, losses: told.append((epoch, set(losses))),
     )

@@ -118,7 +118,11 @@ class SignalShare(TypedDict):
 
 
 class ModelScore(TypedDict):
-    """One model's verdict. The autoencoder gives score, threshold and signals; the LSTM the rest."""
+    """One model's verdict. The autoencoder gives score, threshold and signals; the LSTM the rest.
+
+    `remaining_s` is the component time until failure, with its interval; no `remaining_high_s`: it
+    may last any longer.
+    """
 
     version: str
     score: NotRequired[float]
@@ -126,6 +130,9 @@ class ModelScore(TypedDict):
     signals: NotRequired[list[SignalShare]]
     failure_probability: NotRequired[float]
     horizon_s: NotRequired[int]
+    remaining_s: NotRequired[int]
+    remaining_low_s: NotRequired[int]
+    remaining_high_s: NotRequired[int]
 
 
 class Score(TypedDict):
