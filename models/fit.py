@@ -25,8 +25,8 @@ DEBOUNCE: Final = Debounce(k=8, n=12, calm=60, release=0.8)
 ALARM_SHARE: Final = 1e-3
 """Of healthy cars that may raise an alarm in one history, as the fitted tail says: far less than is
 allowed, for the sake of cars from ranges that nothing was calibrated on."""
-MIN_PROBABILITY: Final = 0.5
-"""An alarm of the LSTM says that the car fails within the horizon: rather than not, at the least."""
+MIN_PROBABILITY: Final = 0.1
+"""No alarm of the LSTM below it, however silent healthy cars are: it would not be believed."""
 STRIDE: Final = 4
 """Every so manieth window is trained on; neighbours differ in one row of 32."""
 CAP: Final = 3.0
@@ -42,8 +42,8 @@ HELD: Final = 0.9
 _SCALE_QUANTILE: Final = 0.99
 _SIGNAL_SHARE: Final = 1e-3
 """Of healthy cars whose deviation of one signal in one regime reaches 1 in one history."""
-_LOGIT_SHARE: Final = 3e-3
-"""As ALARM_SHARE, of the LSTM: a logit's tail reaches far, and beyond this nothing would be found."""
+_LOGIT_SHARE: Final = 5e-3
+"""As ALARM_SHARE, of the LSTM, whose logits have a shorter tail on cars from other ranges."""
 _CARS: Final = 3
 """A regime that fewer healthy cars were in is not judged."""
 
