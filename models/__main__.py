@@ -19,6 +19,7 @@ import orjson
 from models.errors import ArtefactRefused
 from models.progress import FORMS
 from models.settings import ScorerSettings, SimulateSettings, StoreSettings, TrainerSettings
+from models.simulator import DROPOUT
 from models.store import location
 from twin.kit import logs
 from twin.kit.registry import use_ids
@@ -55,6 +56,7 @@ the clock runs, so 10 component days at 1440 are 600 s of driving, 600 rows a ca
 
   python -m models simulate --vehicles 160 --days 10 --seed 1 --topic history
   python -m models simulate --vehicles 5 --days 1 --seed 1 --start 2026-01-01T00:00:00Z --json
+  python -m models simulate --vehicles 600 --days 6 --seed 1 --parquet past --acceleration 360
 
 Topic history is for training only; what is written to telemetry becomes twins."""
 
@@ -64,7 +66,8 @@ healthy cars that they were not trained on, measure them on a third set of cars,
 and make it champion when it is good enough (or with --promote-anyway). Running scorers load it.
 
   python -m models train --topic history
-  python -m models train --topic history --seed 3 --epochs 20 --json"""
+  python -m models train --topic history --seed 3 --epochs 20 --json
+  python -m models train --parquet past --acceleration 360 --tensorboard runs"""
 
 _EVALUATE: Final = """\
 Measure a stored model on a topic whose truth is known: failures found and how long before, healthy
@@ -143,14 +146,27 @@ def _simulate(options: argparse.Namespace) -> int:
         interval_s=options.interval_s,
         acceleration=options.acceleration,
         topic=options.topic,
+        parking=options.parking,
+        dropout=options.dropout,
+        late=options.late,
+        repeated=options.repeated,
     )
-    use_ids(settings, _IDS_S)
-    result = simulate(settings.kafka_bootstrap, plan, options.progress)
+    if options.parquet is not None:
+        if options.late or options.repeated:
+            options.usage("--late and --repeated are of a log; with --parquet neither is accepted")
+        from models import parquet  # noqa: PLC0415
+
+        result = parquet.write(options.parquet, plan, options.progress)
+        where = result["folder"]
+    else:
+        use_ids(settings, _IDS_S)
+        result = simulate(settings.kafka_bootstrap, plan, options.progress)
+        where = result["topic"]
     _result(
         options,
         result,
-        f"{result['rows']} rows of {result['vehicles']} vehicles are on {result['topic']};"
-        f" {result['failures']} of them failed ({result['seconds']} s)",
+        f"{result['rows']} rows of {result['vehicles']} vehicles are in {where};"
+        f" {result['failures']} of them failed",
     )
     return 0
 
@@ -168,6 +184,8 @@ def _train(options: argparse.Namespace) -> int:
         Options(
             topic=options.topic,
             truth_topic=options.truth_topic,
+            parquet=options.parquet,
+            caches=settings.trainer_cache,
             store=settings.location(options.store),
             seed=options.seed,
             epochs=options.epochs,
@@ -175,6 +193,7 @@ def _train(options: argparse.Namespace) -> int:
             horizon_s=options.horizon_s,
             acceleration=options.acceleration,
             promote_anyway=options.promote_anyway,
+            board=options.tensorboard,
         ),
         options.progress,
         now_ms=int(time.time() * 1000),
@@ -200,6 +219,7 @@ def _evaluate(options: argparse.Namespace) -> int:
         topic=options.topic,
         truth_topic=options.truth_topic,
         max_rows=options.max_rows,
+        caches=settings.trainer_cache,
         form=options.progress,
     )
     _result(options, result, f"{result['version']} on {options.topic}\n{text(result['metrics'])}")
@@ -256,6 +276,7 @@ def _compare(options: argparse.Namespace) -> int:
         topic=options.topic,
         truth_topic=options.truth_topic,
         max_rows=options.max_rows,
+        caches=settings.trainer_cache,
         budget=options.budget,
         seed=options.seed,
         form=options.progress,
@@ -346,7 +367,7 @@ def _parser() -> argparse.ArgumentParser:
             help=text.replace("\n", " ").split(". ")[0].split(": ")[0],
             formatter_class=_Help,
         )
-        made.set_defaults(run=run)
+        made.set_defaults(run=run, usage=made.error)
         return made
 
     simulate = command("simulate", _simulate, _SIMULATE)
@@ -360,7 +381,25 @@ def _parser() -> argparse.ArgumentParser:
         "--start", type=_moment, help="ISO 8601 time before the first row (default: it ends now)"
     )
 
+    simulate.add_argument(
+        "--parking", action="store_true", help="cars switch off between trips, and are silent then"
+    )
+    shares = {
+        "dropout": (DROPOUT, "of single signals that are absent"),
+        "late": (0.0, "of rows that come after newer ones"),
+        "repeated": (0.0, "of rows that come twice"),
+    }
+    for name, (share, help_) in shares.items():
+        simulate.add_argument(f"--{name}", type=_share, default=share, help=f"share {help_}")
+    simulate.add_argument(
+        "--parquet", type=Path, help="an empty folder for telemetry and truth, instead of Kafka"
+    )
+
     train = command("train", _train, _TRAIN)
+    train.add_argument(
+        "--parquet", type=Path, help="a folder to read, as simulate --parquet writes it"
+    )
+    train.add_argument("--tensorboard", type=Path, help="folder for the losses of each epoch")
     train.add_argument("--seed", type=int, default=1, help="of split, weights and sampling")
     train.add_argument("--epochs", type=_whole, default=16, help="at most, for each network")
     train.add_argument(

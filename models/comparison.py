@@ -5,6 +5,7 @@ cost is the CPU of that path, features and windows included.
 """
 
 import time
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,7 @@ def compare(
     topic: str,
     truth_topic: str,
     max_rows: int,
+    caches: Path,
     budget: float,
     seed: int,
     form: progress.Form,
@@ -41,14 +43,14 @@ def compare(
         for role, version in versions.items()
     }
     stretch = freeze(bootstrap, topic).newest(max_rows)
-    with dataset.loaded(bootstrap, stretch, freeze(bootstrap, truth_topic), form) as (read, truth):
-        known = np.array([life in truth.fates for life in read.lives] or [False])
-        columns = read.only(known[read.life])
-        with progress.steps("scoring by both models", 2, form) as advance:
-            found = {}
-            for role, model in models.items():
-                found[role] = judged(model, columns, truth)
-                advance(1, role)
+    read, truth = dataset.loaded(bootstrap, stretch, freeze(bootstrap, truth_topic), caches, form)
+    known = np.array([life in truth.fates for life in read.lives] or [False])
+    columns = read.only(known[read.life])
+    with progress.steps("scoring by both models", 2, form) as advance:
+        found = {}
+        for role, model in models.items():
+            found[role] = judged(model, columns, truth)
+            advance(1, role)
     some = found["champion"]
     if not (some.healthy.size and some.failing.size):
         raise NotEnoughData(

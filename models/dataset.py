@@ -7,10 +7,9 @@ count verified. Pulling inside one graph is five times faster than iterating in 
 50,000 records in 1.6 s against 8.9 s).
 """
 
-import tempfile
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,7 @@ import tensorflow_io as tfio
 from models import cache, progress
 from models.errors import LogChanged
 from models.labels import Truth, read_truth
-from models.log import Counter, Stretch, commit_start
+from models.log import Counter, Stretch, commit_start, forget
 from twin.kit import kafka
 
 _AT_ONCE = 1000
@@ -40,7 +39,28 @@ def read(
     commit_start(bootstrap, group, stretch)
     counter = Counter(stretch)
     try:
-        records = iter(_open(bootstrap, stretch.topic, group))
+        yield from _batches(bootstrap, stretch, group, counter, advance)
+    except tf.errors.OutOfRangeError:
+        pass  # silence: verify says what is missing
+    except tf.errors.OpError as error:
+        raise LogChanged(
+            f"tensorflow-io could not read topic {stretch.topic}: {error.message[:200]}"
+        ) from error
+    finally:
+        forget(bootstrap, group)
+    counter.verify()
+
+
+def _batches(
+    bootstrap: str,
+    stretch: Stretch,
+    group: str,
+    counter: Counter,
+    advance: Callable[[int], None],
+) -> Iterator[list[tuple[bytes, bytes]]]:
+    opened = _open(bootstrap, stretch.topic, group)
+    records = iter(opened)
+    try:
         while counter.left:
             values, keys = _pull(records, tf.constant(min(_AT_ONCE, counter.left)))
             batch = [
@@ -50,29 +70,28 @@ def read(
             ]
             advance(len(batch))
             yield batch
-    except tf.errors.OutOfRangeError:
-        pass  # silence: verify says what is missing
-    except tf.errors.OpError as error:
-        raise LogChanged(
-            f"tensorflow-io could not read topic {stretch.topic}: {error.message[:200]}"
-        ) from error
-    counter.verify()
+    finally:
+        # Nobody else ends its consumer, which would stay in the group as long as the process lives.
+        tf.raw_ops.DestroyResourceOp(resource=opened._resource)  # noqa: SLF001
 
 
-@contextmanager
 def loaded(
-    bootstrap: str, stretch: Stretch, truth_stretch: Stretch, form: progress.Form
-) -> Iterator[tuple[cache.Columns, Truth]]:
-    """Both topics read once through tensorflow-io; the cache lives as long as the block."""
+    bootstrap: str, stretch: Stretch, truth_stretch: Stretch, caches: Path, form: progress.Form
+) -> tuple[cache.Columns, Truth]:
+    """Telemetry and truth, each read once through tensorflow-io; telemetry lies under `caches` then.
+
+    The same stretch is not read from Kafka again: a training that was broken off goes on from there.
+    """
     with progress.steps(f"reading {truth_stretch.topic}", truth_stretch.rows, form) as advance:
         truth = read_truth(
             value for batch in read(bootstrap, truth_stretch, advance=advance) for value, _ in batch
         )
-    with tempfile.TemporaryDirectory(prefix="cartwin-cache-") as folder:
-        with progress.steps(f"reading {stretch.topic}", stretch.rows, form) as advance:
-            batches = read(bootstrap, stretch, advance=advance)
-            columns = cache.spool(Path(folder), stretch.rows, batches, truth.life_of)
-        yield columns, truth
+    name = cache.name_of([asdict(stretch), asdict(truth_stretch)])
+    if (known := cache.known(caches, name)) is not None:
+        return known, truth
+    with progress.steps(f"reading {stretch.topic}", stretch.rows, form) as advance:
+        batches = read(bootstrap, stretch, advance=advance)
+        return cache.keep(caches, name, stretch.rows, batches, truth.life_of), truth
 
 
 def _open(bootstrap: str, topic: str, group: str) -> Any:

@@ -2,6 +2,7 @@
 
 * ModelsError             anything models/ raises on purpose
   + NotDelivered          Kafka did not confirm every record of a simulated history
+  + BadFiles              Parquet files are missing, unreadable or of another form
   + NotEnoughData         the log does not hold what training or evaluation needs
   + LogChanged            what was read is not what the log's offsets promised
   + ArtefactRefused       a stored model is missing, altered or does not compute what it promised
@@ -19,6 +20,10 @@ class ModelsError(CartwinError):
 
 class NotDelivered(ModelsError):
     """Kafka did not confirm every record of a simulated history."""
+
+
+class BadFiles(ModelsError):
+    """Parquet files are missing, unreadable or of another form."""
 
 
 class NotEnoughData(ModelsError):

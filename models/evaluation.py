@@ -1,5 +1,6 @@
 """`python -m models evaluate`: a stored model on a log with known truth, through the scorer's path."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ def evaluate(
     topic: str,
     truth_topic: str,
     max_rows: int,
+    caches: Path,
     form: progress.Form,
 ) -> dict[str, Any]:
     """Version and metrics; `version` None is the champion. Raises a `CartwinError`."""
@@ -34,21 +36,19 @@ def evaluate(
     model = serving.load(made)
     pca, limit = Pca.load(made.folder)
     stretch = freeze(bootstrap, topic).newest(max_rows)
-    with dataset.loaded(bootstrap, stretch, freeze(bootstrap, truth_topic), form) as (read, truth):
-        known = np.array([life in truth.fates for life in read.lives] or [False])
-        columns = read.only(known[read.life])
-        if not len(columns):
-            raise NotEnoughData(
-                f"no row on {topic} belongs to a car whose truth is on {truth_topic}"
-            )
-        features, valid = compute(np.asarray(columns.signals, dtype=np.float64))
-        plain = np.where(valid & ~columns.suspect, pca.scores(features), np.nan)
-        metrics = report(
-            model,
-            columns,
-            truth.fates,
-            (plain, limit),
-            horizon_ms=1000 * made.manifest["horizon_s"] / made.manifest["acceleration"],
-            acceleration=made.manifest["acceleration"],
-        )
+    read, truth = dataset.loaded(bootstrap, stretch, freeze(bootstrap, truth_topic), caches, form)
+    known = np.array([life in truth.fates for life in read.lives] or [False])
+    columns = read.only(known[read.life])
+    if not len(columns):
+        raise NotEnoughData(f"no row on {topic} belongs to a car whose truth is on {truth_topic}")
+    features, valid = compute(np.asarray(columns.signals, dtype=np.float64))
+    plain = np.where(valid & ~columns.suspect, pca.scores(features), np.nan)
+    metrics = report(
+        model,
+        columns,
+        truth.fates,
+        (plain, limit),
+        horizon_ms=1000 * made.manifest["horizon_s"] / made.manifest["acceleration"],
+        acceleration=made.manifest["acceleration"],
+    )
     return {"version": version, "topic": topic, "metrics": metrics}

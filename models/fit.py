@@ -1,10 +1,12 @@
 """Train both networks and the baseline on examples, calibrate them on cars they have not seen."""
 
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Final
 
 import keras
 import numpy as np
+import tensorflow as tf
 from numpy.typing import NDArray
 
 from models import network, progress, rul
@@ -16,7 +18,7 @@ from models.errors import NotEnoughData
 from models.examples import Data
 from models.features import REGIMES, WINDOW, Features, Index, regimes, windows
 from models.labels import PARTS, Mask
-from models.network import Floats, Scaler
+from models.network import Floats, Scaler, Told
 from models.threshold import alarm_level, extreme
 from models.trend import Norms, Trends
 
@@ -65,14 +67,19 @@ class Trained:
     pca_threshold: float
 
 
-def fit(data: Data, *, seed: int, epochs: int, form: progress.Form) -> Trained:
-    """Train and calibrate both networks and the baseline. Raises `NotEnoughData`."""
+def fit(
+    data: Data, *, seed: int, epochs: int, form: progress.Form, board: Path | None = None
+) -> Trained:
+    """Train and calibrate both networks and the baseline; losses go to TensorBoard's files in `board`.
+
+    Raises `NotEnoughData`.
+    """
     network.seed(seed)
     rows = {part: data.features[data.of(part) & data.healthy] for part in PARTS}
     scaler = Scaler.fit(rows["train"])
     with progress.steps("training the autoencoder", epochs, form) as advance:
         autoencoder = network.train_autoencoder(
-            rows["train"], rows["validate"], scaler, epochs, _telling(advance)
+            rows["train"], rows["validate"], scaler, epochs, _telling(advance, "autoencoder", board)
         )
     with progress.steps("each car's baseline", 1, form) as advance:
         judged = _Judged.by(autoencoder, scaler, data)
@@ -89,7 +96,7 @@ def fit(data: Data, *, seed: int, epochs: int, form: progress.Form) -> Trained:
             (seen[validate], lives[validate]) if validate.any() else None,
             scaler,
             replace(RECIPE, epochs=epochs),
-            _telling(advance),
+            _telling(advance, "lstm", board),
         )
     with progress.steps("calibrating", 1, form) as advance:
         trained = _calibrate(data, rows, scaler, autoencoder, judged, lstm)
@@ -233,8 +240,16 @@ def _interval(data: Data, said: rul.Forecast, ends: Index) -> Interval:
         return Interval.open(CAP)
 
 
-def _telling(advance: progress.Advance) -> network.Told:
-    def told(_epoch: int, losses: dict[str, float]) -> None:
+def _telling(advance: progress.Advance, network: str, board: Path | None) -> Told:
+    """Losses of each epoch as a note beside the bar, and as scalars for TensorBoard."""
+    writer = None if board is None else tf.summary.create_file_writer(str(board / network))
+
+    def told(epoch: int, losses: dict[str, float]) -> None:
         advance(1, " ".join(f"{name} {value:.4f}" for name, value in losses.items()))
+        if writer is not None:
+            with writer.as_default(step=epoch):
+                for name, value in losses.items():
+                    tf.summary.scalar(name, value)
+            writer.flush()
 
     return told

@@ -8,11 +8,13 @@ order, so counting per partition is enough to tell the stretch from what was app
 
 from dataclasses import dataclass
 
-from confluent_kafka import KafkaException, TopicPartition
+from confluent_kafka import KafkaException, TopicCollection, TopicPartition
 
 from models.errors import LogChanged, NotEnoughData
-from twin.kit import kafka
+from twin.kit import kafka, logs
 from twin.wire.partition import partition_of
+
+log = logs.get(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +32,8 @@ class Stretch:
 
     topic: str
     ranges: tuple[Range, ...]
+    topic_id: str = ""
+    """Kafka's own: a topic that is made again under the same name is another one."""
 
     @property
     def rows(self) -> int:
@@ -45,6 +49,7 @@ class Stretch:
                 Range(r.partition, r.end - int((r.end - r.start) * share), r.end)
                 for r in self.ranges
             ),
+            self.topic_id,
         )
 
 
@@ -56,6 +61,9 @@ def freeze(bootstrap: str, topic: str, timeout_s: float = 20) -> Stretch:
     client = kafka.consumer(bootstrap, "models-freeze", "models-freeze")
     try:
         kafka.wait_for_topics(client, [topic], timeout_s)
+        # Kept by a name: a client that is no more ends what it was asked.
+        admin = kafka.admin(bootstrap)
+        described = admin.describe_topics(TopicCollection([topic]))[topic].result(timeout_s)
         partitions = client.list_topics(topic, timeout=timeout_s).topics[topic].partitions
         ranges = []
         for partition in sorted(partitions):
@@ -67,7 +75,7 @@ def freeze(bootstrap: str, topic: str, timeout_s: float = 20) -> Stretch:
         ) from error
     finally:
         client.close()
-    stretch = Stretch(topic, tuple(ranges))
+    stretch = Stretch(topic, tuple(ranges), str(described.topic_id))
     if not stretch.rows:
         raise NotEnoughData(
             f"topic {topic} is empty; write a history with: python -m models simulate --topic {topic}"
@@ -89,6 +97,15 @@ def commit_start(bootstrap: str, group: str, stretch: Stretch) -> None:
         ) from error
     finally:
         client.close()
+
+
+def forget(bootstrap: str, group: str, timeout_s: float = 20) -> None:
+    """Delete the group of a run that has ended; Kafka would show it for a week as one that lags."""
+    try:
+        admin = kafka.admin(bootstrap)
+        admin.delete_consumer_groups([group])[group].result(timeout_s)
+    except (KafkaException, TimeoutError) as error:
+        log.warning("a consumer group is left behind", group=group, error=f"{error!r:.200}")
 
 
 class Counter:

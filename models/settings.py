@@ -40,6 +40,10 @@ class StoreSettings(Settings):
 class TrainerSettings(StoreSettings, SchemaRegistry):
     """`python -m models train` and `evaluate`."""
 
+    trainer_cache: Path = Field(
+        default=Path(".cartwin/cache"),
+        description="folder for what was read from Kafka, so that the same is not read again",
+    )
     trainer_threads: int = Field(default=2, ge=1, le=64, description="TensorFlow's threads")
 
 

@@ -48,6 +48,19 @@ class Plan:
             self.days, interval_s=self.interval_s, acceleration=self.acceleration
         )
 
+    def blocks(self) -> Iterator[Block]:
+        """The cars, step by step. Raises ValueError for arguments out of range."""
+        return history(
+            self.vehicles,
+            self.days,
+            seed=self.seed,
+            start_ms=self.start_ms,
+            interval_s=self.interval_s,
+            acceleration=self.acceleration,
+            parking=self.parking,
+            dropout=self.dropout,
+        )
+
 
 @dataclass(slots=True)
 class _Deliveries:
@@ -83,18 +96,8 @@ def simulate(bootstrap: str, plan: Plan, form: progress.Form = "auto") -> dict[s
     kafka.wait_for_topics(producer, [plan.topic, topics.TRUTH], 20)
     deliveries = _Deliveries()
     with progress.steps(f"simulating into {plan.topic}", planned, form) as advance:
-        blocks = history(
-            plan.vehicles,
-            plan.days,
-            seed=plan.seed,
-            start_ms=plan.start_ms,
-            interval_s=plan.interval_s,
-            acceleration=plan.acceleration,
-            parking=plan.parking,
-            dropout=plan.dropout,
-        )
         last: dict[int, float] = {}
-        for sequence, block in enumerate(blocks):
+        for sequence, block in enumerate(plan.blocks()):
             sent = delivery.step(list(_telemetry(plan, sequence, block)))
             rows += _write(producer, plan.topic, block.event_time, sent, deliveries)
             for truth in block.truth:

@@ -19,11 +19,13 @@ import numpy as np
 
 from models import artefact as stored
 from models import dataset, lite, network, progress, registry, rul, serving
+from models.cache import Columns
 from models.evaluate import report
 from models.examples import Data, prepare
 from models.features import FEATURES, WINDOW, feature_hash, windows
 from models.fit import DEBOUNCE, HELD, Trained, fit
-from models.log import Stretch, freeze
+from models.labels import Truth
+from models.log import freeze
 from models.promotion import shortcomings
 from models.store import Location
 
@@ -32,10 +34,15 @@ _GOLDEN: Final = 64
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What to train on and how. `horizon_s` is component time; the clock runs `acceleration` slower."""
+    """What to train on and how. `horizon_s` is component time; the clock runs `acceleration` slower.
+
+    `parquet`: a folder to read instead of the topics; `board`: one for TensorBoard's files.
+    """
 
     topic: str
     truth_topic: str
+    parquet: Path | None
+    caches: Path
     store: Location
     seed: int
     epochs: int
@@ -43,6 +50,7 @@ class Options:
     horizon_s: int
     acceleration: float
     promote_anyway: bool
+    board: Path | None = None
 
     @property
     def horizon_ms(self) -> float:
@@ -53,17 +61,11 @@ class Options:
 def train(bootstrap: str, options: Options, form: progress.Form, *, now_ms: int) -> dict[str, Any]:
     """The whole command; what it prints. Raises a `CartwinError` with one sentence."""
     began = time.monotonic()
-    stretch = freeze(bootstrap, options.topic)
-    if stretch.rows > options.max_rows:
-        stretch = stretch.newest(options.max_rows)
-    with dataset.loaded(bootstrap, stretch, freeze(bootstrap, options.truth_topic), form) as (
-        columns,
-        truth,
-    ):
-        read_s = time.monotonic() - began
-        data = prepare(columns, truth, horizon_ms=options.horizon_ms, seed=options.seed)
-        trained = fit(data, seed=options.seed, epochs=options.epochs, form=form)
-        made, metrics = store(data, trained, options, stretch, now_ms)
+    columns, truth, source = _read(bootstrap, options, form)
+    read_s = time.monotonic() - began
+    data = prepare(columns, truth, horizon_ms=options.horizon_ms, seed=options.seed)
+    trained = fit(data, seed=options.seed, epochs=options.epochs, form=form, board=options.board)
+    made, metrics = store(data, trained, options, source, now_ms)
     why = shortcomings(metrics["summary"])
     promoted = not why or options.promote_anyway
     if promoted:
@@ -72,7 +74,7 @@ def train(bootstrap: str, options: Options, form: progress.Form, *, now_ms: int)
         "version": made.version,
         "promoted": promoted,
         "why_not": why,
-        "rows": stretch.rows,
+        "rows": source["rows"],
         "unreadable": columns.unreadable + truth.unreadable,
         "thresholds": {
             "autoencoder": round(trained.autoencoder_threshold, 4),
@@ -86,13 +88,39 @@ def train(bootstrap: str, options: Options, form: progress.Form, *, now_ms: int)
     }
 
 
+def _read(
+    bootstrap: str, options: Options, form: progress.Form
+) -> tuple[Columns, Truth, dict[str, Any]]:
+    """Telemetry, truth, and what the manifest says of where they came from."""
+    if options.parquet is not None:
+        # Who trains from Kafka needs no pyarrow.
+        from models import parquet  # noqa: PLC0415
+
+        columns, truth, files = parquet.read(options.parquet, options.max_rows, form)
+        return columns, truth, {"parquet": files, "rows": files["rows"]}
+    stretch = freeze(bootstrap, options.topic)
+    if stretch.rows > options.max_rows:
+        stretch = stretch.newest(options.max_rows)
+    columns, truth = dataset.loaded(
+        bootstrap, stretch, freeze(bootstrap, options.truth_topic), options.caches, form
+    )
+    source = {
+        "topic": stretch.topic,
+        "topic_id": stretch.topic_id,
+        "ranges": [[r.partition, r.start, r.end] for r in stretch.ranges],
+        "rows": stretch.rows,
+        "truth_topic": options.truth_topic,
+    }
+    return columns, truth, source
+
+
 def store(
-    data: Data, trained: Trained, options: Options, stretch: Stretch, now_ms: int
+    data: Data, trained: Trained, options: Options, source: dict[str, Any], now_ms: int
 ) -> tuple[stored.Artefact, dict[str, Any]]:
-    """Export, measure what was exported on the test cars, publish."""
+    """Export, measure what was exported on the test cars, publish; `source`: where `data` came from."""
     test = data.of("test")
     columns = data.columns.only(test)
-    manifest = _manifest(trained, options, stretch)
+    manifest = _manifest(trained, options, source)
     with tempfile.TemporaryDirectory(prefix="cartwin-export-") as name:
         folder = Path(name)
         network.export_autoencoder(
@@ -134,7 +162,7 @@ def _move(folder: Path, draft: Path) -> None:
         shutil.move(part, draft / part.name)
 
 
-def _manifest(trained: Trained, options: Options, stretch: Stretch) -> dict[str, Any]:
+def _manifest(trained: Trained, options: Options, source: dict[str, Any]) -> dict[str, Any]:
     debounce = asdict(DEBOUNCE)
     return {
         "features": {"names": list(FEATURES), "hash": feature_hash(), "window": WINDOW},
@@ -156,12 +184,7 @@ def _manifest(trained: Trained, options: Options, stretch: Stretch) -> dict[str,
             "calibration": list(trained.line),
             "remaining": {**asdict(trained.interval), "holds": HELD, "unit": "horizon"},
         },
-        "trained_on": {
-            "topic": stretch.topic,
-            "ranges": [[r.partition, r.start, r.end] for r in stretch.ranges],
-            "rows": stretch.rows,
-            "truth_topic": options.truth_topic,
-        },
+        "trained_on": source,
         "seed": options.seed,
         "epochs": options.epochs,
         "versions": {

@@ -39,7 +39,6 @@ from models.fit import DEBOUNCE, STRIDE, fit
 from models.fleet.detectors import Boosting, limits
 from models.fleet.past import Past, record
 from models.fleet.report import ALLOWED_FALSE
-from models.log import Stretch
 from models.simulator import (
     SHIFTED,
     Block,
@@ -113,7 +112,7 @@ def _run(plan: Plan, seed: int, form: progress.Form) -> dict[str, Any]:
     trained = fit(data, seed=seed, epochs=plan.epochs, form=form)
     with tempfile.TemporaryDirectory(prefix="cartwin-evaluate-") as store:
         made, _ = train.store(
-            data, trained, _options(Path(store), seed, plan), Stretch("simulator", ()), 0
+            data, trained, _options(Path(store), seed, plan), {"simulator": seed}, 0
         )
         model = serving.load(made)
     judges = _Judges(model, trained.pca, _boosting(data, seed), healthy, plan.acceleration)
@@ -135,6 +134,8 @@ def _options(store: Path, seed: int, plan: Plan) -> train.Options:
     return train.Options(
         topic="simulator",
         truth_topic="simulator",
+        parquet=None,
+        caches=store,
         store=store,
         seed=seed,
         epochs=plan.epochs,

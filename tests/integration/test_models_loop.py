@@ -280,6 +280,9 @@ def test_tensorflow_io_reads_a_frozen_stretch_exactly(bench: Bench) -> None:
     # Order holds within a key.
     of_car = [int(v.split(b"-")[1]) for v in read_values if int(v.split(b"-")[1]) % 50 == 7]
     assert of_car == sorted(of_car)
+    # The group of the run is gone with it.
+    groups = [group.group_id for group in admin.list_consumer_groups().result(30).valid]
+    assert [name for name in groups if name.startswith("cartwin-train-")] == []
 
 
 def test_without_a_champion_the_scorer_reads_on_and_says_nothing(bench: Bench) -> None:

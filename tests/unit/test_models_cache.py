@@ -1,10 +1,13 @@
 """The log as columns."""
 
+import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import pytest
 
-from models.cache import spool
+from models.cache import KEPT, Columns, keep, known, name_of, spool
 from models.features import INPUTS
 from tests.models_builders import T0, telemetry
 from twin.wire import codec
@@ -40,3 +43,60 @@ def test_a_selection_keeps_the_numbers_of_lives(tmp_path: Path) -> None:
     part = columns.only(np.array([False, True, False, True]))
     assert [part.lives[i] for i in part.life] == ["car-1", "car-3"]
     assert len(part) == 2
+
+
+def _kept(caches: Path, name: str, count: int = 4) -> Columns:
+    records = [(codec.encode_telemetry(telemetry(f"car-{i}", T0 + i)), b"") for i in range(count)]
+    return keep(caches, name, count + 1, [[(b"poison", b""), *records]], lambda v, _s: v)
+
+
+def test_a_finished_cache_is_found_again(tmp_path: Path) -> None:
+    """The same rows by the same name; nothing by another."""
+    made = _kept(tmp_path, "a")
+    found = known(tmp_path, "a")
+    assert found is not None
+    assert (found.lives, found.unreadable, len(found)) == (made.lives, 1, 4)
+    assert np.array_equal(found.signals, made.signals, equal_nan=True)
+    assert found.event_time.tolist() == made.event_time.tolist()
+    assert known(tmp_path, "b") is None
+
+
+def test_a_reading_that_breaks_off_leaves_no_cache(tmp_path: Path) -> None:
+    """Neither under the name nor as a draft."""
+
+    def broken() -> Iterator[list[tuple[bytes, bytes]]]:
+        yield [(codec.encode_telemetry(telemetry()), b"")]
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        keep(tmp_path, "a", 2, broken(), lambda v, _s: v)
+    assert known(tmp_path, "a") is None
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_cache_that_lost_bytes_is_read_again(tmp_path: Path) -> None:
+    """It is no cache, and the next one takes its place."""
+    _kept(tmp_path, "a")
+    (tmp_path / "a" / "signals").write_bytes(b"")
+    assert known(tmp_path, "a") is None
+    assert len(_kept(tmp_path, "a")) == 4
+    assert known(tmp_path, "a") is not None
+
+
+def test_only_the_newest_caches_stay(tmp_path: Path) -> None:
+    """And what a run has mapped stays readable to it."""
+    first = _kept(tmp_path, "0")
+    for number in range(1, KEPT + 1):
+        _kept(tmp_path, str(number))
+        os.utime(tmp_path / str(number), (number, number))
+        os.utime(tmp_path / "0", (0, 0)) if (tmp_path / "0").exists() else None
+    assert known(tmp_path, "0") is None
+    assert known(tmp_path, str(KEPT)) is not None
+    assert first.signals[:, INPUTS.index("speed")].tolist() == [0.0] * 4
+
+
+def test_what_was_read_makes_the_name() -> None:
+    """Other offsets, another topic of the same name: another cache."""
+    one = {"topic": "history", "topic_id": "x", "ranges": [[0, 0, 5]]}
+    assert name_of(one) == name_of(dict(one))
+    assert len({name_of(o) for o in (one, {**one, "topic_id": "y"}, {**one, "ranges": []})}) == 3
