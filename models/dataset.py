@@ -72,7 +72,7 @@ def _batches(
             yield batch
     finally:
         # Nobody else ends its consumer, which would stay in the group as long as the process lives.
-        tf.raw_ops.DestroyResourceOp(resource=opened._resource)  # noqa: SLF001
+        tf.raw_ops.DestroyResourceOp(resource=opened._resource)
 
 
 def loaded(

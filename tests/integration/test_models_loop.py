@@ -4,6 +4,7 @@ The tests run in the order of the file, on one Kafka of their own: a scorer wait
 gets one, scores, is killed, and goes on.
 """
 
+import math
 import os
 import signal
 import subprocess
@@ -30,6 +31,7 @@ from models.log import freeze
 from models.registry import SCORERS, current, promote, registration
 from models.scoring import Judge, Vehicles, Verdicts
 from models.simulator import Cars, Fault
+from models.trend import WARM_UP
 from twin.kit import kafka as kit_kafka
 from twin.local.options import FREE_PORTS, Options
 from twin.local.ports import PortPicker
@@ -318,18 +320,18 @@ def test_evaluate_measures_a_stored_model_on_all_cars(bench: Bench) -> None:
 
 
 def test_the_scorer_takes_the_champion_and_scores_with_warm_windows(bench: Bench) -> None:
-    """It announces the version; the first scored row of a car has a full window already."""
+    """It announces the version; a car's first score, with its baseline, has a full window already."""
     version = current(bench.bootstrap)["version"]
     until(lambda: bench.status(version, "running"), "champion not taken")
-    bench.drive(20)
+    bench.drive(WARM_UP + 40)
     until(bench.caught_up, "telemetry not scored")
-    scores = bench.values(topics.SCORES)
-    first: dict[str, dict[str, Any]] = {}
-    for score in scores:
-        first.setdefault(score["vehicle_id"], score)
-    assert len(first) == CARS
-    assert all("lstm" in score["models"] for score in first.values())
+    scores = [score for score in bench.values(topics.SCORES) if score["models"]]
+    assert {score["vehicle_id"] for score in scores} == {f"live-{n:03d}" for n in range(CARS)}
+    assert all(set(score["models"]) == {"autoencoder", "lstm"} for score in scores)
     assert {score["models"]["lstm"]["version"] for score in scores} == {version}
+    lives = [score["models"]["lstm"] for score in scores]
+    assert all(0 <= told["remaining_low_s"] <= told["remaining_s"] for told in lives)
+    assert all(told["remaining_s"] <= told.get("remaining_high_s", math.inf) for told in lives)
 
 
 def test_a_poison_record_is_passed_over_and_its_partition_goes_on(bench: Bench) -> None:
