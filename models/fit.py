@@ -44,7 +44,7 @@ HELD: Final = 0.9
 _SCALE_QUANTILE: Final = 0.99
 _SIGNAL_SHARE: Final = 1e-3
 """Of healthy cars whose deviation of one signal in one regime reaches 1 in one history."""
-_LOGIT_SHARE: Final = 5e-3
+_LOGIT_SHARE: Final = 2e-3
 """As ALARM_SHARE, of the LSTM, whose logits have a shorter tail on cars from other ranges."""
 _CARS: Final = 3
 """A regime that fewer healthy cars were in is not judged."""
