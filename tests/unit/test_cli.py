@@ -181,6 +181,8 @@ def test_more_degraded_cars_than_cars_are_refused():
     [
         (("simulate", "--help"), "usage: cartwin simulate "),
         (("models", "promote", "-h"), "usage: cartwin models promote "),
+        (("evaluate", "--help"), "usage: cartwin evaluate [-h] [--data DATA]"),
+        (("evaluate", "--topic", "history", "--help"), "usage: cartwin evaluate [-h] [--version"),
         (("evaluate", "fleet", "-h"), "usage: cartwin evaluate fleet "),
         (("rebuild-view", "--help"), "usage: cartwin rebuild-view "),
     ],

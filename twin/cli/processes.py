@@ -16,13 +16,15 @@ _COMMANDS: Final = {
     "rebuild-view": "Make the read model in Redis anew from Kafka, while workers run, and compare.",
     "simulate": "Write a seeded history of cars, some of which fail, into Kafka.",
     "train": "Train autoencoder and LSTM from the Kafka log (tensorflow-io) and publish them.",
-    "evaluate": "Measure a stored model; `evaluate fleet|cmapss|carobd` train what they judge.",
+    "evaluate": "Train and judge the models on simulated cars, NASA's engines and a real car.",
     "models": "List the stored models; `models promote|compare|rollback|retire` change who scores.",
 }
 
 
 _EVALUATIONS: Final = frozenset({"fleet", "cmapss", "carobd"})
 """Evaluations that train what they judge: `cartwin evaluate fleet` is `python -m models.fleet`."""
+_STORED: Final = ("--topic", "--truth-topic", "--version", "--store", "--max-rows")
+"""Options of `python -m models evaluate`, which measures a stored model."""
 _HELP: Final = frozenset({"--help", "-h"})
 # What a process calls itself, and what one types here; `python -m models scorer` is no command of ours.
 _NAMES: Final = (
@@ -68,13 +70,22 @@ def register(app: typer.Typer) -> None:
         )(_forward(name))
 
 
+def _evaluation(words: list[str]) -> tuple[str, list[str]]:
+    """One by name, a stored model where an option names one or its topic, else all."""
+    if words and words[0] in _EVALUATIONS:
+        return f"models.{words[0]}", words[1:]
+    if any(word.startswith(_STORED) for word in words):
+        return "models", ["evaluate", *words]
+    return "models.evaluations", words
+
+
 def _forward(name: str):  # type: ignore[no-untyped-def]  # noqa: ANN202 - typer reads the signature
     def command(context: typer.Context) -> None:
         # `cartwin models` lists; `cartwin models promote VERSION` and the like go through.
         words = (context.args or ["list"]) if name == "models" else [name, *context.args]
         package = "twin" if name == "rebuild-view" else "models"
-        if name == "evaluate" and context.args and context.args[0] in _EVALUATIONS:
-            package, words = f"models.{context.args[0]}", context.args[1:]
+        if name == "evaluate":
+            package, words = _evaluation(context.args)
         arguments = [sys.executable, "-m", package, *words]
         wants_help = not _HELP.isdisjoint(context.args)
         env = environment()
