@@ -25,6 +25,7 @@ from ingest import dispatch
 from ingest import outbox as kafka_outbox
 from ingest.errors import ConnectionLost
 from ingest.feed import Feed, Taken
+from ingest.model import Shelf
 from ingest.mqtt import Client
 from ingest.outbox import Outbox
 from ingest.process import DRAIN_S, Readiness, await_topics, first, run
@@ -42,7 +43,7 @@ GROUP: Final = "cartwin-downlink"
 WAITING: Final = 1000
 AWAY_S: Final = 15.0
 _LOOK_S: Final = 5.0
-_TOPICS = [topics.DOWNLINK, topics.DELIVERIES, topics.REJECTED]
+_TOPICS = [topics.DOWNLINK, topics.DELIVERIES, topics.REJECTED, topics.MODELS]
 
 
 class Publisher(Protocol):
@@ -182,6 +183,7 @@ async def serve(
     settings: DownlinkSettings,
     producer: Producer,
     consumer: Consumer,
+    models: Consumer,
     readiness: Readiness,
     stop: asyncio.Event,
 ) -> None:
@@ -191,8 +193,14 @@ async def serve(
     outbox = Outbox(producer)
     # Nothing is kept in the broker's session, so replicas only need ids that differ.
     name = secrets.token_hex(4)
+    shelf = Shelf(models, len(settings.brokers))
     clients = tuple(
-        Client(broker, f"cartwin-downlink-{shard}-{name}", access=settings.access)
+        Client(
+            broker,
+            f"cartwin-downlink-{shard}-{name}",
+            access=settings.access,
+            on_reconnect=partial(shelf.lost, shard),
+        )
         for shard, broker in enumerate(settings.brokers)
     )
     readiness.brokers, readiness.outbox = clients, outbox
@@ -213,6 +221,7 @@ async def serve(
         await first(
             asyncio.ensure_future(stop.wait()),
             asyncio.ensure_future(pump()),
+            asyncio.ensure_future(shelf.run(clients)),
             asyncio.shield(outbox.failed),
             asyncio.shield(dispatcher.failed),
             *(asyncio.shield(client.ended) for client in clients),
@@ -230,4 +239,6 @@ def main() -> int:
     settings = DownlinkSettings.load()
     producer = kafka_outbox.producer(settings.kafka_bootstrap, "cartwin-downlink")
     consumer = kafka.consumer(settings.kafka_bootstrap, GROUP, "cartwin-downlink")
-    return run("downlink", settings, partial(serve, settings, producer, consumer))
+    # Assigned by hand: nothing is committed, and no group comes of it.
+    models = kafka.consumer(settings.kafka_bootstrap, f"{GROUP}-models", "cartwin-downlink")
+    return run("downlink", settings, partial(serve, settings, producer, consumer, models))

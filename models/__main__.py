@@ -287,33 +287,37 @@ def _compare(options: argparse.Namespace) -> int:
 
 def _promote(options: argparse.Namespace) -> int:
     settings = _settings(StoreSettings, "promote")
-    from models import artefact, registry, serving  # noqa: PLC0415
+    from models import artefact, edge, registry, serving  # noqa: PLC0415
 
     made = artefact.verify(settings.location(options.store), options.version)
     # What a scorer would refuse is refused here already.
     serving.load(made)
     record = registry.registration(made, options.role)
-    say = registry.promote if options.role == "champion" else registry.challenge
-    say(settings.kafka_bootstrap, record)
+    if options.role == "champion":
+        registry.promote(settings.kafka_bootstrap, record, edge.package(made))
+    else:
+        registry.challenge(settings.kafka_bootstrap, record)
     _result(options, dict(record), f"{options.version} is {options.role}")
     return 0
 
 
 def _rollback(options: argparse.Namespace) -> int:
     settings = _settings(StoreSettings, "rollback")
-    from models import artefact, registry, serving  # noqa: PLC0415
+    from models import artefact, edge, registry, serving  # noqa: PLC0415
 
     store = settings.location(options.store)
     present = registry.current(settings.kafka_bootstrap)
     record = registry.preceding(present)
     while True:
         try:
-            serving.load(artefact.verify(store, record["uri"], record["sha256"]))
+            made = artefact.verify(store, record["uri"], record["sha256"])
+            serving.load(made)
+            package = edge.package(made)
             break
         except ArtefactRefused as error:
             sys.stderr.write(f"passed over: {error}\n")
             record = registry.preceding(record)
-    registry.restore(settings.kafka_bootstrap, record)
+    registry.restore(settings.kafka_bootstrap, record, package)
     gone = present["version"] if present else None
     _result(
         options,

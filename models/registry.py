@@ -5,6 +5,7 @@ scorers share. `uri` is a relative reference (RFC 3986) against that store, so t
 mounted elsewhere and a record can never point outside it. Keys `engine/champion` and
 `engine/challenger`: the last record counts, an empty one ends the role. A champion's record carries
 those before it (`previous`), because a compacted topic forgets them and rolling back needs them.
+Beside them lies, for cars, the champion itself (`models.edge`), which the downlink brings to them.
 """
 
 import time
@@ -100,9 +101,10 @@ def preceding(present: Registration | None) -> Registration:
     return {**before[0], "role": "champion", "previous": before[1:]}
 
 
-def promote(bootstrap: str, record: Registration, timeout_s: float = 30) -> None:
+def promote(bootstrap: str, record: Registration, edge: bytes, timeout_s: float = 30) -> None:
     """Make it the champion; a challenger that becomes champion is challenger no more.
 
+    `edge`: the same model for cars (`models.edge`).
     Returns when Kafka has the record, else raises `NotDelivered` or `KafkaUnavailable`.
     """
     present = roles(bootstrap, timeout_s)
@@ -112,7 +114,7 @@ def promote(bootstrap: str, record: Registration, timeout_s: float = 30) -> None
     shadow = present.get("challenger")
     if shadow is not None and shadow["sha256"] == record["sha256"]:
         said["challenger"] = None
-    _say(bootstrap, said, timeout_s)
+    _say(bootstrap, said, timeout_s, edge)
 
 
 def challenge(bootstrap: str, record: Registration, timeout_s: float = 30) -> None:
@@ -135,9 +137,9 @@ def retire(bootstrap: str, timeout_s: float = 30) -> Registration:
     return challenger
 
 
-def restore(bootstrap: str, record: Registration, timeout_s: float = 30) -> None:
-    """Write what `preceding` gave."""
-    _say(bootstrap, {"champion": record}, timeout_s)
+def restore(bootstrap: str, record: Registration, edge: bytes, timeout_s: float = 30) -> None:
+    """Write what `preceding` gave; `edge` as for `promote`."""
+    _say(bootstrap, {"champion": record}, timeout_s, edge)
 
 
 def _alone(record: Registration) -> Registration:
@@ -146,7 +148,12 @@ def _alone(record: Registration) -> Registration:
     return alone
 
 
-def _say(bootstrap: str, said: dict[Role, Registration | None], timeout_s: float) -> None:
+def _say(
+    bootstrap: str,
+    said: dict[Role, Registration | None],
+    timeout_s: float,
+    edge: bytes | None = None,
+) -> None:
     client = kafka.producer(
         bootstrap, "models-registry", **{"message.timeout.ms": int(timeout_s * 1000)}
     )
@@ -160,6 +167,8 @@ def _say(bootstrap: str, said: dict[Role, Registration | None], timeout_s: float
     for role, record in said.items():
         value = None if record is None else codec.dump(record)
         client.produce(topics.MODELS, value, KEYS[role], on_delivery=delivered)
+    if edge is not None:
+        client.produce(topics.MODELS, edge, topics.EDGE_MODEL, on_delivery=delivered)
     if client.flush(timeout_s + 5) or failed:
         raise NotDelivered(
             "the roles of the models stay as they were: Kafka did not take the record on topic"

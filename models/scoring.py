@@ -155,6 +155,14 @@ class Prepared:
     rounds: list[Index]
 
 
+def in_seconds(said: Floats, horizon_s: float, cap: float) -> Floats:
+    """(k, 4) of a network, lives in horizons up to `cap`, as `Model.windows` gives it."""
+    told = said * np.array([1, horizon_s, horizon_s, horizon_s], np.float32)
+    # Longer lives were never told apart: an interval that reaches the cap has no upper end.
+    told[said[:, 3] >= cap * (1 - 1e-6), 3] = np.inf
+    return told
+
+
 class Judge:
     """What one model makes of the cars in numbered slots: baselines, debounces, states."""
 

@@ -17,7 +17,7 @@ from models.artefact import Artefact
 from models.debounce import Debounce
 from models.errors import ArtefactRefused
 from models.features import FEATURES, WINDOW, Features, feature_hash
-from models.scoring import Floats, Gate
+from models.scoring import Floats, Gate, in_seconds
 from models.trend import Norms
 
 BUCKETS: Final = (1, 16, 64, 128, 256, 512, 1024)
@@ -43,7 +43,7 @@ class Loaded:
         self.autoencoder = _gate(manifest["autoencoder"])
         self.lstm = _gate(manifest["lstm"])
         self.norms = Norms.from_json(manifest["autoencoder"]["norms"])
-        self._cap_s = float(manifest["lstm"]["remaining"]["cap"]) * self.horizon_s
+        self._cap = float(manifest["lstm"]["remaining"]["cap"])
         # The loaded objects own the variables: they must live as long as their functions.
         self._saved = [
             tf.saved_model.load(str(artefact.folder / part))
@@ -63,11 +63,8 @@ class Loaded:
         parts = _in_buckets((windows, deviations), self._windows)
         if not parts:
             return np.empty((0, 4), np.float32)
-        said: Floats = np.stack([np.concatenate(part) for part in zip(*parts, strict=True)], axis=1)
-        said[:, 1:] *= self.horizon_s
-        # Longer lives were never told apart: an interval that reaches the cap has no upper end.
-        said[said[:, 3] >= self._cap_s * (1 - 1e-6), 3] = np.inf
-        return said
+        said = np.stack([np.concatenate(part) for part in zip(*parts, strict=True)], axis=1)
+        return in_seconds(said, self.horizon_s, self._cap)
 
 
 def load(artefact: Artefact) -> Loaded:

@@ -18,7 +18,7 @@ from typing import Any, Final
 import numpy as np
 
 from models import artefact as stored
-from models import dataset, lite, network, progress, registry, rul, serving
+from models import dataset, edge, lite, network, progress, registry, rul, serving
 from models.cache import Columns
 from models.evaluate import report
 from models.examples import Data, prepare
@@ -69,7 +69,7 @@ def train(bootstrap: str, options: Options, form: progress.Form, *, now_ms: int)
     why = shortcomings(metrics["summary"])
     promoted = not why or options.promote_anyway
     if promoted:
-        registry.promote(bootstrap, registry.registration(made))
+        registry.promote(bootstrap, registry.registration(made), edge.package(made))
     return {
         "version": made.version,
         "promoted": promoted,

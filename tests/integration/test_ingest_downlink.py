@@ -260,3 +260,42 @@ def test_two_downlinks_share_the_cars_and_one_goes_on_alone(start, broker, tail,
     assert len(client.messages) >= 48
     assert second.stop() == 0
     leave(client)
+
+
+def test_the_model_for_cars_is_retained_at_the_broker(start, broker, kafka, is_mqtt_5):
+    """Who comes later gets it; another takes its place, also for a downlink that starts anew; an
+    empty record takes it away; other records on the topic are nothing to cars."""
+    producer = kit_kafka.producer(kafka, "test")
+    version = paho.MQTTv5 if is_mqtt_5 else paho.MQTTv311
+
+    def put(value, key="engine/edge"):
+        producer.produce("models", value, key)
+        assert producer.flush(30) == 0
+
+    def retained(number):
+        return car(broker, f"edge-{number}-{ms()}", version=version, subscribe=("models/engine",))
+
+    package = json.dumps({"version": f"one-{ms()}", "data": "x" * 100_000}).encode()
+    put(package)
+    put(b'{"version":"not for cars"}', "engine/champion")
+    downlink = start().ready()
+    watching = retained(0)
+    until(lambda: [m.payload for m in watching.messages][-1:] == [package], "no model came")
+    late = retained(1)
+    until(lambda: [m.payload for m in late.messages] == [package], "it is not retained")
+    assert late.messages[0].retain
+    other = json.dumps({"version": f"two-{ms()}"}).encode()
+    put(other)
+    until(lambda: [m.payload for m in watching.messages][-1:] == [other], "no other model came")
+    downlink.stop()
+    last = json.dumps({"version": f"three-{ms()}"}).encode()
+    put(last)
+    start().ready()
+    until(lambda: [m.payload for m in watching.messages][-1:] == [last], "the last did not come")
+    put(None)
+    until(lambda: [m.payload for m in watching.messages][-1:] == [b""], "it was not taken away")
+    never = retained(2)
+    leave(watching)
+    leave(late)
+    leave(never)
+    assert never.messages == []

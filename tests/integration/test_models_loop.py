@@ -23,7 +23,7 @@ import pytest
 from confluent_kafka import Consumer, Message, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 
-from models import artefact, dataset, serving
+from models import artefact, dataset, edge, serving
 from models.emission import Emission, Policy
 from models.features import WINDOW
 from models.intake import Rows, read
@@ -349,14 +349,14 @@ def test_a_champion_that_does_not_verify_is_refused_and_the_old_one_scores_on(be
     """The reason is announced; nothing stops."""
     champion = current(bench.bootstrap)
     (made,) = artefact.listing(bench.store)
-    promote(bench.bootstrap, {**registration(made), "sha256": "0" * 64})
+    promote(bench.bootstrap, {**registration(made), "sha256": "0" * 64}, edge.package(made))
     refused = until(lambda: bench.status(made.version, "refused"), "not refused")
     assert "not the one that was registered" in refused["why"]
     before = len(bench.read(topics.SCORES))
     bench.drive(31)  # longer than a heartbeat: every car speaks
     until(bench.caught_up, "telemetry not scored")
     assert len(bench.read(topics.SCORES)) >= before + CARS
-    promote(bench.bootstrap, champion)
+    promote(bench.bootstrap, champion, edge.package(made))
     until(lambda: bench.status(made.version, "running"), "champion not taken again")
 
 

@@ -23,7 +23,7 @@ import orjson
 import pytest
 from confluent_kafka import Consumer, Message, TopicPartition
 
-from models import artefact, lite, serving
+from models import artefact, edge, lite, serving
 from models.intake import read
 from models.registry import SCORERS, challenge, current, promote, registration, roles
 from models.scoring import Vehicles
@@ -215,7 +215,7 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
     stack = Stack(options)
     made = Bench(stack.start().kafka, folder)
     first = made.publish()
-    promote(made.bootstrap, registration(first))
+    promote(made.bootstrap, registration(first), edge.package(first))
     made.start()
     until(lambda: made.status(first.version, "running"), "first champion not taken")
     yield made
@@ -270,7 +270,7 @@ def test_a_swap_under_load_loses_no_row_and_scores_none_twice(bench: Bench) -> N
     driving.start()
     try:
         until(lambda: bench.metric("cartwin_scorer_batch_seconds_count") > 20, "no load")
-        promote(bench.bootstrap, registration(second))
+        promote(bench.bootstrap, registration(second), edge.package(second))
         until(lambda: bench.status(second.version, "running"), "second champion not taken")
         seen = len(bench.read(topics.TELEMETRY))
         until(lambda: len(bench.read(topics.TELEMETRY)) > seen + 3 * CARS, "load has ended")
@@ -335,7 +335,7 @@ def test_a_model_that_is_not_whole_is_refused_and_the_old_one_scores_on(
     made = bench.publish(**how)
     if hurt is not None:
         hurt(bench.remote / made.version)
-    promote(bench.bootstrap, registration(made))
+    promote(bench.bootstrap, registration(made), edge.package(made))
     bench.drive(3)
     refused = until(lambda: bench.status(made.version, "refused"), "not refused")
     assert why in refused["why"]

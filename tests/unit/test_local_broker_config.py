@@ -142,7 +142,7 @@ def test_an_outage_longer_than_a_session_is_refused():
 
 
 def test_a_car_may_what_design_says_and_nothing_else():
-    """Writes four topics of its own and the demo's, reads three."""
+    """Writes four topics of its own and the demo's, reads three, and the model for all."""
     written = [rule.filter for rule in access.CAR if rule.verb == "write"]
     read = [rule.filter for rule in access.CAR if rule.verb == "read"]
     assert len(written) + len(read) == len(access.CAR)
@@ -153,7 +153,12 @@ def test_a_car_may_what_design_says_and_nothing_else():
         "vehicles/%u/telemetry",
         "vehicles/sensor/data/%u",
     ]
-    assert sorted(read) == ["vehicles/%u/ack", "vehicles/%u/commands", "vehicles/%u/desired"]
+    assert sorted(read) == [
+        "models/engine",
+        "vehicles/%u/ack",
+        "vehicles/%u/commands",
+        "vehicles/%u/desired",
+    ]
 
 
 def test_what_cars_write_the_uplink_reads():
@@ -186,11 +191,12 @@ def test_the_acl_file_has_every_rule_once():
 
 
 def test_what_the_downlink_writes_is_for_cars_or_makes_a_broker_forget():
-    """Commands and desired states, and the status of a deleted twin; it reads nothing."""
+    """Commands, desired states, the status of a deleted twin, the model; it reads nothing."""
     assert access.SERVICES[access.DOWNLINK] == (
         access.Rule("write", "vehicles/+/desired"),
         access.Rule("write", "vehicles/+/commands"),
         access.Rule("write", "vehicles/+/status"),
+        access.Rule("write", "models/engine"),
     )
 
 

@@ -125,6 +125,9 @@ UPLINK_SECONDS = Latencies("cartwin_uplink_seconds", "Arrival to acknowledged by
 
 # --- downlink ---------------------------------------------------------------------------------------
 DOWNLINK_SENT = Counter("cartwin_downlink_sent_total", "Messages the broker took", ["kind"])
+DOWNLINK_MODEL = Gauge(
+    "cartwin_downlink_model_bytes", "Size of the model for cars that a broker retains", ["shard"]
+)
 DOWNLINK_REFUSED = Counter("cartwin_downlink_refused_total", "Messages not taken", ["kind"])
 
 # --- twin worker ------------------------------------------------------------------------------------

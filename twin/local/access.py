@@ -28,6 +28,7 @@ PROBE: Final = "cartwin/probe/#"
 CAR: Final = (
     *(Rule("write", filter_.replace("+", "%u")) for filter_ in topics.UP_FILTERS),
     *(Rule("read", topics.mqtt_topic("%u", leaf)) for leaf in ("desired", "commands", "ack")),
+    Rule("read", topics.EDGE_TOPIC),
 )
 """What every client may do under its own name, and all that a car may."""
 
@@ -39,8 +40,12 @@ SERVICES: Final[Mapping[str, tuple[Rule, ...]]] = {
         Rule("readwrite", PROBE),
     ),
     # `status`: to make a broker forget that of a deleted twin.
-    DOWNLINK: tuple(
-        Rule("write", topics.mqtt_topic("+", leaf)) for leaf in ("desired", "commands", "status")
+    DOWNLINK: (
+        *(
+            Rule("write", topics.mqtt_topic("+", leaf))
+            for leaf in ("desired", "commands", "status")
+        ),
+        Rule("write", topics.EDGE_TOPIC),
     ),
 }
 
