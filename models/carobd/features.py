@@ -69,22 +69,18 @@ TARGETS: Final[dict[str, str]] = {
     "coolant": "coolant_10",
     "fuel_trim": "trim_10",
     "fuel_trim_slow": "trim_100",
-    "manifold": "manifold_10",
-    "throttle": "throttle_10",
-    "timing": "timing_10",
-    "intake_air": "intake_air_10",
-    "catalyst": "catalyst_1_10",
     "voltage": "voltage_10",
 }
-"""What is rebuilt, by the name that evidence gives it -> its feature."""
+"""What is rebuilt, by the name that evidence gives it -> its feature.
+
+All share one budget of false alarms. With manifold, throttle, timing, intake air and catalyst beside
+them, none of which a control unit's own diagnosis is silent on, the trims found 89 % instead of 100 %.
+"""
 
 _TRIMS: Final = ("long_trim", "short_trim", "trim")
 _HIDDEN: Final[dict[str, tuple[str, ...]]] = {
     "fuel_trim": _TRIMS,
     "fuel_trim_slow": _TRIMS,
-    "throttle": ("throttle", "pedal"),
-    "manifold": ("manifold", "load"),
-    "catalyst": ("catalyst_1", "catalyst_2"),
 }
 """Targets that hide more than what was made of their own signal."""
 
