@@ -32,6 +32,7 @@ _PROGRAMS: Final = {
     "twin": "CPU a message and rate of the twin worker, beside Faust, Quix and Kafka Streams.",
     "ingest": "CPU a message of the bridge from MQTT to Kafka, beside those that people write.",
     "recovery": "Kill a worker under load: seconds until it is served again, nothing lost or doubled.",
+    "scorer": "CPU a message and latency of the scorer, both networks on every message.",
     "memory": "Resident bytes a twin, in the worker and in Redis.",
     "api": "Latency of the API's calls while telemetry flows, and whether its answers are true.",
 }
