@@ -24,7 +24,7 @@ from models.trend import Norms, Trends
 
 DEBOUNCE: Final = Debounce(k=8, n=12, calm=60, release=0.8)
 """A worn shaft is silent at a red light: an alarm closes only after a minute of calm at 1 Hz."""
-ALARM_SHARE: Final = 1e-3
+ALARM_SHARE: Final = 3e-4
 """Of healthy cars that may raise an alarm in one history, as the fitted tail says: far less than is
 allowed, for the sake of cars from ranges that nothing was calibrated on."""
 MIN_PROBABILITY: Final = 0.1
@@ -44,7 +44,7 @@ HELD: Final = 0.9
 _SCALE_QUANTILE: Final = 0.99
 _SIGNAL_SHARE: Final = 1e-3
 """Of healthy cars whose deviation of one signal in one regime reaches 1 in one history."""
-_LOGIT_SHARE: Final = 2e-3
+_LOGIT_SHARE: Final = 1e-3
 """As ALARM_SHARE, of the LSTM, whose logits have a shorter tail on cars from other ranges."""
 _CARS: Final = 3
 """A regime that fewer healthy cars were in is not judged."""

@@ -53,7 +53,7 @@ def _parser() -> argparse.ArgumentParser:
             " seeds and other parameters, beside a rule, PCA and gradient boosting."
         ),
     )
-    parser.add_argument("--seeds", type=int, nargs="+", default=[11, 12, 13])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[21, 22, 23])
     parser.add_argument("--cars", type=int, default=600, help="cars to train on, a seed (600)")
     parser.add_argument("--failing", type=int, default=160, help="failing cars a severity (160)")
     parser.add_argument("--healthy", type=int, default=300, help="healthy cars judged (300)")
