@@ -289,6 +289,10 @@ class WindowStore:
         slot = self._slots.get
         return np.array([slot(vehicle_id, -1) for vehicle_id in vehicle_ids], dtype=np.int64)
 
+    def ids(self, slots: Index) -> list[str]:
+        """The vehicles in these slots."""
+        return [self._ids[slot] for slot in slots.tolist()]
+
     def drop(self, slots: Index) -> None:
         """Forget the vehicles in these slots, which others may take."""
         for slot in slots.tolist():

@@ -14,6 +14,7 @@ from models.baseline import Pca
 from models.calibration import platt
 from models.conformal import Interval
 from models.debounce import Debounce
+from models.drift import Reference
 from models.errors import NotEnoughData
 from models.examples import Data
 from models.features import REGIMES, WINDOW, Features, Index, regimes, windows
@@ -65,6 +66,7 @@ class Trained:
     lstm_threshold: float
     pca: Pca
     pca_threshold: float
+    drift: Reference
 
 
 def fit(
@@ -186,6 +188,7 @@ def _calibrate(
         interval=_interval(data, said, ends),
         lstm_threshold=max(MIN_PROBABILITY, 1 / (1 + float(np.exp(-np.clip(chance, -30, 30))))),
         pca=pca,
+        drift=_reference(data, judged),
         pca_threshold=extreme(levels(pca.scores(data.features[part]), life), ALARM_SHARE),
     )
 
@@ -218,6 +221,14 @@ def _norms(data: Data, residuals: Floats) -> Norms:
             f"no regime was driven by {_CARS} healthy vehicles; simulate more vehicles or more days"
         )
     return norms.scaled(scale)
+
+
+def _reference(data: Data, judged: _Judged) -> Reference:
+    """What healthy cars send, and how they score, of all but the test cars."""
+    score = judged.deviations.max(axis=1)
+    rows = data.healthy & ~data.of("test") & ~np.isnan(score)
+    values = np.column_stack([data.features[rows], score[rows]])
+    return Reference.fit(values, data.columns.life[rows])
 
 
 def _interval(data: Data, said: rul.Forecast, ends: Index) -> Interval:

@@ -63,6 +63,24 @@ class Status(TypedDict):
     at: int
 
 
+class Drifted(TypedDict):
+    """Topic `model-status`, key scorer/drift/feature: what a scorer's cars send, against the training.
+
+    `state` of `models.drift`. Key scorer/drift/vehicles: `vehicles` are those far outside a fleet that
+    stands, `count` of them, each with the feature in which it is.
+    """
+
+    scorer: str
+    name: str
+    version: str
+    at: int
+    feature: NotRequired[str]
+    state: NotRequired[str]
+    psi: NotRequired[float | None]
+    vehicles: NotRequired[dict[str, str]]
+    count: NotRequired[int]
+
+
 Roles = dict[Role, Registration]
 
 

@@ -11,6 +11,7 @@ A challenger judges the same rows from the same windows, in its own state. What 
 beside the champion's and never written: no twin may ever act on it (`compare` tells the rest).
 """
 
+import math
 import signal
 import threading
 import time
@@ -24,10 +25,11 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 from models import artefact, intake, registry, serving
 from models.assignment import Assignment
 from models.champion import ModelKeeper
+from models.drift import NAMES, Drift, Told, scored_values
 from models.emission import WHYS, Emission, Policy, score_record
 from models.errors import NotDelivered, ReadingEnded
 from models.features import Index
-from models.registry import Registration, Status, Watch
+from models.registry import Drifted, Registration, Status, Watch
 from models.scoring import STATES, Judge, Mask, Role, Vehicles, Verdicts
 from models.serving import Loaded
 from models.settings import ScorerSettings
@@ -44,6 +46,8 @@ _FLUSH_S = 30.0
 _STUCK_S = 30.0
 _SETTLE_S = 60.0
 _KAFKA_S = 20.0
+_FAR = 20
+"""So many vehicles outside the fleet are named, at most."""
 
 
 def run(settings: ScorerSettings) -> int:
@@ -92,6 +96,9 @@ class Scorer:
         )
         self._count = 0
         self._running: dict[Role, Loaded] = {}
+        self._drift: Drift | None = None
+        self._drift_due = 0.0
+        self._far: dict[str, str] = {}
         self._failed: list[str] = []
         self._doing = "waiting for Kafka"
         self._alive_at = time.monotonic()
@@ -175,12 +182,19 @@ class Scorer:
             if time.monotonic() >= due:
                 self._commit()
                 due = time.monotonic() + _COMMIT_S
+            drift = self._drift
+            if drift is not None and drift.full and time.monotonic() >= self._drift_due:
+                self._tell_drift(drift.close())
 
     def _adopt(self, role: Role, model: Loaded | None) -> None:
         former = self._running.pop(role, None)
         if former is not None:
             metrics.SCORER_MODEL.remove(former.name, former.version, role)
         self._vehicles.adopt(role, model)
+        if role == "champion":
+            known = None if model is None else model.drift
+            self._drift = None if known is None else Drift(known)
+            self._drift_due = time.monotonic() + self._settings.scorer_drift_s
         if model is not None:
             self._running[role] = model
             metrics.SCORER_MODEL.labels(model.name, model.version, role).set(1)
@@ -195,6 +209,8 @@ class Scorer:
         vehicles, judges = self._vehicles, self._vehicles.judges
         prepared = vehicles.prepare(batch.rows.batch(batch.partitions), now)
         self._emission.forget(vehicles.handed_over)
+        if self._drift is not None:
+            self._drift.forget(vehicles.handed_over)
         for result, count in vehicles.counts.items():
             known = "no_model" if not judges and result == "scored" else result
             metrics.SCORER_ROWS.labels(known).inc(count)
@@ -205,6 +221,8 @@ class Scorer:
         verdicts = champion.judge(prepared)
         heard = np.isin(verdicts.rows, batch.spoken)
         self._say(champion, batch, verdicts, heard, prepared.times, now)
+        if self._drift is not None:
+            self._drift.push(*scored_values(prepared, verdicts))
         if challenger is not None:
             try:
                 _count_shadow(verdicts, challenger.judge(prepared), heard)
@@ -298,7 +316,10 @@ class Scorer:
         consumer.incremental_unassign(partitions)
 
     def _forget(self, partition: int) -> None:
-        self._emission.forget(self._vehicles.release(partition))
+        slots = self._vehicles.release(partition)
+        self._emission.forget(slots)
+        if self._drift is not None:
+            self._drift.forget(slots)
 
     def _delivered(self) -> None:
         left = self._producer.flush(_FLUSH_S)
@@ -325,6 +346,39 @@ class Scorer:
 
     def _refused(self, wanted: Registration, role: Role, why: str) -> None:
         self._tell(role, wanted["name"], wanted["version"], "refused", why)
+
+    def _tell_drift(self, told: Told) -> None:
+        """A window's figures as metrics; what changed with it as records."""
+        self._drift_due = time.monotonic() + self._settings.scorer_drift_s
+        for name, psi in zip(NAMES, told.psi.tolist(), strict=True):
+            metrics.SCORER_DRIFT.labels(name).set(psi)
+        metrics.SCORER_DRIFTED_CARS.set(told.cars.size)
+        for change in told.changes:
+            log.info("drift", feature=change.name, state=change.state, psi=change.psi)
+            record = self._drifted()
+            record["feature"], record["state"] = change.name, change.state
+            record["psi"] = None if math.isnan(change.psi) else round(change.psi, 4)
+            self._say_drift(change.name, record)
+        ids = self._vehicles.store.ids(told.cars[:_FAR])
+        far = {
+            vehicle_id: NAMES[which]
+            for vehicle_id, which in zip(ids, told.which[:_FAR].tolist(), strict=True)
+        }
+        if far != self._far:
+            self._far = far
+            log.info("vehicles outside the fleet", count=told.cars.size, vehicles=far)
+            record = self._drifted()
+            record["vehicles"], record["count"] = far, told.cars.size
+            self._say_drift("vehicles", record)
+
+    def _drifted(self) -> Drifted:
+        model, scorer = self._running["champion"], self._settings.scorer_id
+        now = self._clock.now_ms()
+        return Drifted(scorer=scorer, name=model.name, version=model.version, at=now)
+
+    def _say_drift(self, what: str, record: Drifted) -> None:
+        key = f"{self._settings.scorer_id}/drift/{what}"
+        self._produce(topics.MODEL_STATUS, key.encode(), codec.dump(record), _JSON)
 
     def _leave(self, why: str) -> None:
         """Go on without the challenger."""

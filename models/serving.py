@@ -15,6 +15,7 @@ import tensorflow as tf
 from models import artefact as stored
 from models.artefact import Artefact
 from models.debounce import Debounce
+from models.drift import Reference
 from models.errors import ArtefactRefused
 from models.features import FEATURES, WINDOW, Features, feature_hash
 from models.scoring import Floats, Gate, in_seconds
@@ -43,6 +44,7 @@ class Loaded:
         self.autoencoder = _gate(manifest["autoencoder"])
         self.lstm = _gate(manifest["lstm"])
         self.norms = Norms.from_json(manifest["autoencoder"]["norms"])
+        self.drift = Reference.from_json(manifest["drift"]) if "drift" in manifest else None
         self._cap = float(manifest["lstm"]["remaining"]["cap"])
         # The loaded objects own the variables: they must live as long as their functions.
         self._saved = [

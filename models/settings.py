@@ -76,6 +76,11 @@ class ScorerSettings(StoreSettings, SchemaRegistry):
     score_heartbeat_s: float = Field(
         default=30, gt=0, description="an unchanged score is said again after this event time, s"
     )
+    scorer_drift_s: float = Field(
+        default=600,
+        gt=0,
+        description="how long rows are gathered before they are judged for drift, s",
+    )
     score_all: bool = Field(
         default=False, description="say every score, also what is no news; for tests"
     )

@@ -184,6 +184,7 @@ def _manifest(trained: Trained, options: Options, source: dict[str, Any]) -> dic
             "calibration": list(trained.line),
             "remaining": {**asdict(trained.interval), "holds": HELD, "unit": "horizon"},
         },
+        "drift": trained.drift.to_json(),
         "trained_on": source,
         "seed": options.seed,
         "epochs": options.epochs,

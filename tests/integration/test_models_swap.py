@@ -24,12 +24,15 @@ import pytest
 from confluent_kafka import Consumer, Message, TopicPartition
 
 from models import artefact, edge, lite, serving
+from models.drift import MOVED, Reference
+from models.features import FEATURES
 from models.intake import read
 from models.registry import SCORERS, challenge, current, promote, registration, roles
 from models.scoring import Vehicles
 from models.simulator import Cars
 from models.store import Location, location
-from tests.models_artefacts import publish_small
+from models.trend import WARM_UP
+from tests.models_artefacts import driven, publish_small
 from twin.kit import kafka as kit_kafka
 from twin.local.options import FREE_PORTS, Options
 from twin.local.ports import PortPicker
@@ -111,6 +114,7 @@ class Bench:
             HEALTH_PORT=str(port),
             SCORER_ID="scorer-0",
             SCORE_ALL="true",
+            SCORER_DRIFT_S="0.5",
             MODEL_CACHE=str(self.folder / "scorer-cache"),
         )
         with self.log.open("wb") as log:
@@ -172,7 +176,7 @@ class Bench:
 
     def status(self, version: str, state: str, role: str = "champion") -> dict[str, Any] | None:
         """What the scorer said of a version in a role, if it is its last word about that role."""
-        said = [s for s in self.values(topics.MODEL_STATUS) if s["role"] == role]
+        said = [s for s in self.values(topics.MODEL_STATUS) if s.get("role") == role]
         if said and (said[-1]["version"], said[-1]["state"]) == (version, state):
             return said[-1]
         return None
@@ -331,7 +335,7 @@ def test_a_model_that_is_not_whole_is_refused_and_the_old_one_scores_on(
     bench: Bench, how: dict[str, Any], hurt: Callable[[Path], None] | None, why: str
 ) -> None:
     """The scorer says which model it refused and why; not a row is lost meanwhile."""
-    running = [s for s in bench.values(topics.MODEL_STATUS) if s["state"] == "running"][-1]
+    running = [s for s in bench.values(topics.MODEL_STATUS) if s.get("state") == "running"][-1]
     made = bench.publish(**how)
     if hurt is not None:
         hurt(bench.remote / made.version)
@@ -349,7 +353,7 @@ def test_a_model_that_is_not_whole_is_refused_and_the_old_one_scores_on(
 
 def test_one_command_rolls_back_past_what_no_scorer_takes(bench: Bench) -> None:
     """The champion becomes the last one before that loads; others are named and passed over."""
-    running = [s for s in bench.values(topics.MODEL_STATUS) if s["state"] == "running"][-1]
+    running = [s for s in bench.values(topics.MODEL_STATUS) if s.get("state") == "running"][-1]
     code, told, said = bench.run("rollback")
     assert (code, told["version"]) == (0, running["version"])
     assert champion(bench) == running["version"]
@@ -445,3 +449,25 @@ def test_nothing_went_wrong_unseen(bench: Bench) -> None:
     bench.scorer.terminate()
     assert bench.scorer.wait(60) == 0
     assert "Traceback" not in bench.log.read_text()
+
+
+def test_a_fleet_that_is_another_than_the_training_s_is_told(bench: Bench) -> None:
+    """An event and a metric for the feature that moved, as soon as there are rows enough."""
+    rows = driven(CARS, 400, 9)
+    lives = np.tile(np.arange(CARS), 400)
+    warmer = rows.copy()
+    warmer[:, FEATURES.index("coolant_excess")] += 40
+    values = np.column_stack([warmer, np.zeros(len(rows))])
+    made = bench.publish(drift=Reference.fit(values, lives).to_json())
+    promote(bench.bootstrap, registration(made), edge.package(made))
+    until(lambda: bench.status(made.version, "running"), "not taken")
+    bench.drive(WARM_UP + 150)
+
+    def told() -> dict[str, Any]:
+        records = [m for m in bench.read(topics.MODEL_STATUS) if b"/drift/" in m.key()]
+        said = [orjson.loads(m.value()) for m in records]
+        return {s["feature"]: s for s in said if "feature" in s and s["version"] == made.version}
+
+    until(lambda: told().get("coolant_excess", {}).get("state") == "moved", "no drift is told")
+    assert told()["coolant_excess"]["psi"] > MOVED
+    assert bench.metric('cartwin_scorer_drift_psi{feature="coolant_excess"}') > MOVED

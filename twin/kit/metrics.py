@@ -185,6 +185,13 @@ SCORER_SHADOW = Counter(
     "Rows that champion and challenger both judged, by what each made of the car",
     ["champion", "challenger"],
 )
+SCORER_DRIFT = Gauge(
+    "cartwin_scorer_drift_psi", "Population stability index of the last window", ["feature"]
+)
+SCORER_DRIFTED_CARS = Gauge(
+    "cartwin_scorer_drifted_vehicles",
+    "Vehicles far outside a fleet that stands, in the last window",
+)
 
 # --- api --------------------------------------------------------------------------------------------
 API_REQUESTS = Counter("cartwin_api_requests_total", "HTTP requests", ["method", "route", "status"])
