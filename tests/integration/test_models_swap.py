@@ -459,6 +459,8 @@ def test_a_fleet_that_is_another_than_the_training_s_is_told(bench: Bench) -> No
     warmer[:, FEATURES.index("coolant_excess")] += 40
     values = np.column_stack([warmer, np.zeros(len(rows))])
     made = bench.publish(drift=Reference.fit(values, lives).to_json())
+    if bench.scorer is None or bench.scorer.poll() is not None:
+        bench.start()
     promote(bench.bootstrap, registration(made), edge.package(made))
     until(lambda: bench.status(made.version, "running"), "not taken")
     bench.drive(WARM_UP + 150)
