@@ -92,7 +92,9 @@ each difference with the 95 % interval of a bootstrap over cars. Exit code 1: th
 
 _PROMOTE: Final = """\
 Make a stored model the champion, or the challenger: that one scores beside the champion, and what it
-says is counted and written nowhere. Running scorers load it.
+says is counted and written nowhere. Running scorers load it. A challenger learns each car's baseline
+meanwhile and keeps it as champion; a champion from nowhere learns them first, and until then a car
+keeps the state that it had.
 
   python -m models promote engine-20260101T000000Z-0123abcd
   python -m models promote engine-20260101T000000Z-0123abcd --as challenger"""

@@ -1,6 +1,6 @@
 """The LSTM that says when: the chance of a failure within a horizon, and the life that is left.
 
-windows (n, length, width) -> standardised -> LSTM layers -> four numbers a window:
+windows (n, length, width) -> standardised -> LSTM layers [-> joined with a state] -> four numbers:
   logit       of "fails within the horizon, or has failed"; Platt's line makes it a probability
   remaining   life in shares of `cap`, least squares
   low, high   its 5 % and 95 % quantiles by pinball loss; `conformal` widens them until they hold
@@ -12,7 +12,7 @@ the horizon.
 
 The learning rate falls to zero over a fixed number of steps and the weights are averaged on the way
 (exponential moving average), which is what keeps one seed from differing from the next. The unit of
-`left`, `cap` and `horizon` is the caller's: hours for the fleet, cycles for C-MAPSS.
+`left`, `cap` and `horizon` is the caller's: horizons for the fleet, cycles for C-MAPSS.
 """
 
 from collections.abc import Callable, Sequence

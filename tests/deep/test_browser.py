@@ -232,7 +232,8 @@ def score(world, live, state, value):
                     {"signal": "coolant_temp", "share": 0.61}, {"signal": "speed", "share": 0.2},
                 ],
             },
-            "lstm": {"version": "v7", "failure_probability": 0.83, "horizon_s": 86_400},
+            "lstm": {"version": "v7", "failure_probability": 0.83, "horizon_s": 86_400,
+                     "remaining_s": 33_000, "remaining_low_s": 7_100, "remaining_high_s": 111_000},
         },
     }  # fmt: skip
     world.producer.produce(topics.SCORES, codec.dump(record), car.vehicle_id)
@@ -261,7 +262,7 @@ def test_an_alarm_shows_its_evidence_and_what_was_done(page, world):
     until(lambda: page.tiles()["alarm"] == 1, page.tiles)
     page.until_text(
         "#alarms li", "first", "autoencoder", "5.20 > 3.10", "coolant temp", "61 %", "at 112.0 °C",
-        "lstm, failure in 1 d", "83 %", "autoencoder v7",
+        "lstm, failure in 1 d", "83 %", "life left", "9 h (2 h to 31 h)", "autoencoder v7",
         "last command limit_power: succeeded",
     )  # fmt: skip
     assert world.first.car.power_limit == 0.5

@@ -324,6 +324,10 @@ function evidence(health, reported) {
       grid.append(h("span", { class: "what", title: `version ${model.version}` }, `${words(name)}, failure in ${span(model.horizon_s * 1000)}`), bar(model.failure_probability, model.threshold, 1, model.threshold === undefined ? "bar share" : "bar"),
         h("span", { class: "value" }, `${percent(model.failure_probability)} %`));
     }
+    if (model.remaining_s !== undefined) {
+      grid.append(h("span", { class: "what", title: "component time until failure, with its interval" }, "· life left"), h("span", {}),
+        h("span", { class: "value" }, lifeLeft(model)));
+    }
     for (const share of model.signals ?? []) {
       const entry = reported?.[share.signal];
       const [value, unit] = entry ? shown(share.signal, entry.v) : ["", ""];
@@ -332,6 +336,16 @@ function evidence(health, reported) {
     }
   }
   return grid;
+}
+
+/** "9 h (2 h to 31 h)"; an interval without an upper end is "(from 2 h)". */
+function lifeLeft(model) {
+  const [left, low, high] = [model.remaining_s, model.remaining_low_s, model.remaining_high_s].map((s) => (s === undefined ? undefined : hours(s)));
+  return `${left} (${high === undefined ? `from ${low}` : `${low} to ${high}`})`;
+}
+
+function hours(seconds) {
+  return `${Math.round(seconds / 3600)} h`;
 }
 
 function comparison(value, threshold) {
