@@ -81,7 +81,8 @@ class Recipe:
     `head`: units of the layer that joins the state, where there is one.
 
     `rate` is where the learning rate begins; `dropout` falls on the outputs of each layer; an epoch
-    is as many windows, drawn at random, as there are.
+    is as many windows, drawn at random, as there are, and at least `steps` batches: averaged weights of
+    fewer than some hundred steps are still those of the beginning.
     """
 
     cap: float
@@ -92,6 +93,7 @@ class Recipe:
     rate: float = 4e-3
     epochs: int = 20
     batch: int = 256
+    steps: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +125,7 @@ def train(
             f" {recipe.horizon:g}; windows of both kinds are needed"
         )
     model = _network(seen, recipe)
-    steps = max(1, len(seen) // recipe.batch)
+    steps = max(recipe.steps, len(seen) // recipe.batch)
     model.compile(
         optimizer=keras.optimizers.Adam(
             keras.optimizers.schedules.CosineDecay(recipe.rate, steps * recipe.epochs),
