@@ -1,4 +1,4 @@
-"""How our Kafka clients secure a connection: TLS, SASL, both or neither. One group for all of them.
+"""How our Kafka clients secure a connection: TLS, a certificate of ours, SASL. One group for all of them.
 
     KAFKA_SECURITY_PROTOCOL, KAFKA_SSL_CA, KAFKA_SASL_.. -> checked together -> librdkafka, aiokafka
 
@@ -39,6 +39,15 @@ class KafkaSecurity(BaseSettings):
         description="file of the authorities that signed the brokers' certificates (PEM); empty = the"
         " system's",
     )
+    kafka_ssl_cert: str = Field(
+        default="",
+        description="file of our certificate for brokers that know users by it (PEM); empty = none",
+    )
+    kafka_ssl_key: str = Field(
+        default="",
+        validate_default=True,
+        description="file of its key, without passphrase (PEM)",
+    )
     kafka_sasl_mechanism: Mechanism | None = Field(
         default=None, validate_default=True, description="how a user is proved to Kafka"
     )
@@ -60,6 +69,27 @@ class KafkaSecurity(BaseSettings):
     def _authorities(cls, path: str, info: ValidationInfo) -> str:
         if path and _fits(info, _TLS, "TLS"):
             check_authorities(path)
+        return path
+
+    @field_validator("kafka_ssl_cert")
+    @classmethod
+    def _certificate(cls, path: str, info: ValidationInfo) -> str:
+        if path:
+            _fits(info, _TLS, "TLS")
+        return path
+
+    @field_validator("kafka_ssl_key")
+    @classmethod
+    def _key(cls, path: str, info: ValidationInfo) -> str:
+        certificate = info.data.get("kafka_ssl_cert")
+        if certificate is None:
+            return path
+        if path and not certificate:
+            raise ValueError("its certificate is missing: KAFKA_SSL_CERT")
+        if certificate and not path:
+            raise ValueError("with KAFKA_SSL_CERT, the file of its key is needed")
+        if path:
+            check_pair(certificate, path)
         return path
 
     @field_validator("kafka_sasl_mechanism", "kafka_sasl_username")
@@ -110,13 +140,19 @@ class KafkaSecurity(BaseSettings):
         """What a connection of Python's is made with; None without TLS."""
         if self.kafka_security_protocol not in _TLS:
             return None
-        return ssl.create_default_context(cafile=self.kafka_ssl_ca or None)
+        context = ssl.create_default_context(cafile=self.kafka_ssl_ca or None)
+        if self.kafka_ssl_cert:
+            context.load_cert_chain(self.kafka_ssl_cert, self.kafka_ssl_key)
+        return context
 
     def kafka_client(self) -> dict[str, str]:
         """The same as settings of librdkafka."""
         told = {"security.protocol": self.kafka_security_protocol.lower()}
         if self.kafka_ssl_ca:
             told["ssl.ca.location"] = self.kafka_ssl_ca
+        if self.kafka_ssl_cert:
+            told["ssl.certificate.location"] = self.kafka_ssl_cert
+            told["ssl.key.location"] = self.kafka_ssl_key
         if self.kafka_user is not None:
             names = ("sasl.mechanism", "sasl.username", "sasl.password")
             told |= zip(names, self.kafka_user, strict=True)
@@ -142,6 +178,20 @@ def check_authorities(path: str) -> None:
         raise ValueError(f"no certificate is in it; {_CA_WANTED}") from None
     except OSError as error:
         raise ValueError(f"{error.strerror}; {_CA_WANTED}") from None
+
+
+def check_pair(certificate: str, key: str) -> None:
+    """Raises `ValueError` with a sentence when the two files are not a certificate and its key."""
+    try:
+        # A key with a passphrase must not make OpenSSL ask on the terminal.
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_cert_chain(certificate, key, password="")
+    except ssl.SSLError:
+        raise ValueError(
+            f"it is not the key, without passphrase, of the certificate in {certificate}"
+        ) from None
+    except OSError as error:
+        missing = key if error.filename is None else error.filename
+        raise ValueError(f"{missing}: {error.strerror}; two PEM files are accepted") from None
 
 
 def password_in(path: str) -> str:

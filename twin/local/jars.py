@@ -65,7 +65,16 @@ HIVEMQ: Final = Bundle(
     "use --mqtt amqtt, or set MQTT_URLS to use brokers that run elsewhere",
     Path(__file__).with_name("HiveMqBroker.java"),
 )
-BUNDLES: Final = {bundle.name: bundle for bundle in (KAFKA, HIVEMQ)}
+JMX: Final = Bundle(
+    "jmx",
+    "1.5.0",
+    "io.prometheus.jmx:jmx_prometheus_javaagent:1.5.0",
+    "jmx_prometheus_javaagent-1.5.0.jar",
+    2,
+    "do without Kafka's own metrics",
+)
+"""Java agent that shows a Kafka's figures to Prometheus (images and deploy-check; k8s has Strimzi's)."""
+BUNDLES: Final = {bundle.name: bundle for bundle in (KAFKA, HIVEMQ, JMX)}
 
 _COMPILER: Final = "org.eclipse.jdt:ecj:3.42.0"
 _JAVA_LEVEL: Final = "21"
@@ -108,7 +117,7 @@ def unavailable(bundle: Bundle, log: Path) -> JarsUnavailable:
     """The error when resolving failed."""
     return JarsUnavailable(
         f"The jars of {bundle.name} ({bundle.megabytes} MB, once) could not be downloaded from Maven"
-        " Central (repo.maven.apache.org): check the network or the proxy (https_proxy) and start"
+        " Central: check the network or the proxy (https_proxy) and start"
         f" again, or {bundle.instead}. Details: {log}"
     )
 
