@@ -204,7 +204,7 @@ async def serve(
         for shard, broker in enumerate(settings.brokers)
     )
     readiness.brokers, readiness.outbox = clients, outbox
-    feed = Feed(consumer, topics.DOWNLINK, WAITING)
+    feed = Feed(consumer, topics.DOWNLINK, WAITING, GROUP)
     dispatcher = Dispatcher(outbox, clients, SystemClock(), lambda: feed.paused)
 
     async def pump() -> None:

@@ -7,6 +7,7 @@ member for dead. `next` and `close` are awaited by one task; `Entry.done` may be
 """
 
 import asyncio
+import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final, NamedTuple
 
@@ -15,6 +16,7 @@ from confluent_kafka import Consumer, KafkaException, Message, TopicPartition
 from ingest.errors import KafkaRefused
 from ingest.window import Entry, Window
 from twin.kit import logs
+from twin.kit.kafka import Lag
 
 log = logs.get(__name__)
 
@@ -32,8 +34,10 @@ class Taken(NamedTuple):
 class Feed:
     """Records of `topic`; at most about `waiting` are taken and not done."""
 
-    def __init__(self, consumer: Consumer, topic: str, waiting: int) -> None:
+    def __init__(self, consumer: Consumer, topic: str, waiting: int, group: str) -> None:
+        """`group`: that of the consumer, for metrics."""
         self._consumer = consumer
+        self._lag = Lag(consumer, group)
         self._topic = topic
         self._waiting = waiting
         self._windows: dict[int, Window[int]] = {}
@@ -59,6 +63,7 @@ class Feed:
     def _poll(self) -> list[Taken]:
         self._commit(asynchronous=True)
         self._pause_or_resume()
+        self._lag.tell(time.monotonic())
         first = self._consumer.poll(POLL_S)
         if first is None:
             return []

@@ -117,7 +117,7 @@ async def serve(settings: UplinkSettings, producer: Producer, clock: Clock) -> N
     outbox = Outbox(producer)
     redriving = Redrive(outbox, settings, clock)
     consumer = kafka.consumer(settings.kafka_bootstrap, GROUP, "cartwin-uplink")
-    feed = Feed(consumer, topics.REDRIVE, WAITING)
+    feed = Feed(consumer, topics.REDRIVE, WAITING, GROUP)
 
     async def pump() -> None:
         while True:

@@ -301,7 +301,7 @@ class _Bench:
             if offset >= start.get(partition, 0):
                 row = codec.decode_telemetry(message.value() or b"")
                 rows.setdefault(partition, []).append((offset, row))
-        worst, compared = 0.0, 0
+        worst, compared, missing = 0.0, 0, 0
         for partition, told in rows.items():
             vehicles = Vehicles(self._options.vehicles)
             for begin in range(0, len(told), 4096):
@@ -314,7 +314,10 @@ class _Bench:
                 )
                 for verdict in assess(model, [(vehicles, batch)], 0)[0]:
                     score = said.get((partition, part[verdict.row][0]))
+                    if score is None and verdict.score is None:
+                        continue
                     if score is None:
+                        missing += 1
                         continue
                     for name, key, ours in (
                         ("autoencoder", "score", verdict.score),
@@ -326,8 +329,8 @@ class _Bench:
                             continue
                         worst = max(worst, abs(ours - theirs) / max(1.0, abs(ours)))
                         compared += 1
-        if not compared:
-            raise WorkerFailed("no score could be compared")
+        if not compared or missing:
+            raise WorkerFailed(f"{missing:,} scores are missing, {compared:,} could be compared")
         return float(f"{worst:.2g}")
 
 

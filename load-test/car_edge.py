@@ -97,7 +97,7 @@ def main(arguments: list[str] | None = None) -> int:
             why = car.refused or f"nothing is retained at {topics.EDGE_TOPIC}; train a champion"
             sys.stderr.write(f"no model: {why}\n")
             return 1
-        told = _drive(car, car.model, options)
+        told = _drive(car, options)
     finally:
         car.close()
     theirs = _twin(stack.api, car)
@@ -107,7 +107,7 @@ def main(arguments: list[str] | None = None) -> int:
     return 0 if told["ok"] else 1
 
 
-def _drive(car: Car, model: Edge, options: argparse.Namespace) -> dict[str, Any]:
+def _drive(car: Car, options: argparse.Namespace) -> dict[str, Any]:
     faults = [] if options.fault is None else [Fault(0, options.fault, 30.0, 1.0)]
     cars = Cars(1, seed=options.seed, acceleration=options.acceleration, faults=faults)
     vehicles = Vehicles(1)
@@ -123,6 +123,8 @@ def _drive(car: Car, model: Edge, options: argparse.Namespace) -> dict[str, Any]
         car.say("telemetry", {**mark, **present})
         # As on the wire: what the server reads is float32.
         signals = np.array([[np.float32(row[name]) for name in INPUTS]], np.float64)
+        model = car.model  # a newer one may have come
+        assert model is not None
         before = time.perf_counter()
         batch = Batch([car.vehicle_id], np.array([at]), signals, np.array([True]))
         (found,) = assess(model, [(vehicles, batch)], at)
@@ -132,7 +134,7 @@ def _drive(car: Car, model: Edge, options: argparse.Namespace) -> dict[str, Any]
         time.sleep(max(0.0, began + (sequence + 1) * options.interval_s - time.monotonic()))
     return {
         "vehicle_id": car.vehicle_id,
-        "version": model.version,
+        "version": car.model.version if car.model else None,
         "rows": options.seconds,
         "us_a_row": round(1e6 * statistics.median(spent)),
         "verdicts": verdicts,

@@ -407,7 +407,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     train.add_argument("--tensorboard", type=Path, help="folder for the losses of each epoch")
     train.add_argument("--seed", type=int, default=1, help="of split, weights and sampling")
-    train.add_argument("--epochs", type=_whole, default=16, help="at most, for each network")
+    train.add_argument(
+        "--epochs", type=_whole, default=16, help="at most, for the autoencoder; the LSTM takes all"
+    )
     train.add_argument(
         "--horizon-s", type=_whole, default=86_400, help="failure within this component time"
     )

@@ -27,10 +27,16 @@ FORMAT: Final = 1
 NAME: Final = "engine"
 MANIFEST: Final = "manifest.json"
 GOLDEN: Final = "golden.npz"
+CARS: Final = "cars.json"
+"""Lives that the model learnt from, scales and thresholds included."""
 AUTOENCODER: Final = "autoencoder"
 LSTM: Final = "lstm"
 
 _VERSION = re.compile(rf"{NAME}-\d{{8}}T\d{{6}}Z-[0-9a-f]{{8}}")
+
+
+_GENERATED: Final = ("format", "name", "version", "created_at", "files")
+"""Keys of a manifest that `publish` adds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +70,7 @@ def publish(
     try:
         fill(draft)
         files = {name: _sha256(draft / name) for name in _files(draft)}
-        version = f"{NAME}-{_stamp(now_ms)}-{_digest(orjson.dumps([manifest, files]))[:8]}"
+        version = f"{NAME}-{_stamp(now_ms)}-{_hash8(manifest, files)}"
         manifest = {
             "format": FORMAT,
             "name": NAME,
@@ -86,6 +92,11 @@ def publish(
         shutil.rmtree(draft, ignore_errors=True)
         raise
     return Artefact(folder, manifest, _digest(data))
+
+
+def _hash8(manifest: dict[str, Any], files: dict[str, str]) -> str:
+    """What a version ends with: of all that was given, so that thresholds cannot be altered either."""
+    return _digest(orjson.dumps([manifest, files]))[:8]
 
 
 def verify(store: Location, version: str, sha256: str | None = None) -> Artefact:
@@ -131,6 +142,9 @@ def _checked(artefact: Artefact, version: str, sha256: str | None) -> Artefact:
     if artefact.version != version:
         raise ArtefactRefused(f"{version}: the manifest is that of {artefact.version[:80]}")
     promised = artefact.manifest["files"]
+    said = {name: part for name, part in artefact.manifest.items() if name not in _GENERATED}
+    if not version.endswith(_hash8(said, promised)):
+        raise ArtefactRefused(f"{version}: the manifest was altered (its version names another)")
     there = set(_files(folder)) - {MANIFEST}
     for name in sorted(there ^ set(promised)):
         fault = "is not in the manifest" if name in there else "is missing"
@@ -139,6 +153,17 @@ def _checked(artefact: Artefact, version: str, sha256: str | None) -> Artefact:
         if _sha256(folder / name) != digest:
             raise ArtefactRefused(f"{version}: file {name} was altered (its sha256 differs)")
     return artefact
+
+
+def learnt(artefact: Artefact) -> frozenset[str]:
+    """Lives that a verified model learnt from: on them it must not be judged."""
+    try:
+        return frozenset(orjson.loads((artefact.folder / CARS).read_bytes())["learnt"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ArtefactRefused(
+            f"{artefact.version} does not tell which cars it learnt from, so nobody can tell which it"
+            " did not see; train it again"
+        ) from error
 
 
 def read(folder: Path) -> Artefact:

@@ -1,7 +1,8 @@
 """The log's telemetry as columns on disk: read once from Kafka, trained on as often as needed.
 
 The number of rows is known before the first is read (`log.Stretch.rows`), so the columns are files of
-fixed size, mapped into memory: a log larger than the memory is no special case. A finished cache is
+fixed size, mapped into memory while they are read. Training computes features and windows of all of it
+in memory, which `--max-rows` bounds. A finished cache is
 kept under a name made of what was read, and the next run over the same offsets begins there. Signals
 are float32 as on the wire, NaN where absent; only what `features.INPUTS` names is kept.
 """

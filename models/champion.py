@@ -3,7 +3,8 @@
 A thread follows the registry; a new model is verified, loaded, warmed up and proven by its golden
 vectors here, and only then offered to the loop, which swaps a reference between two polls. A model
 that is refused leaves the old one scoring, is announced with the reason, and is tried again (its
-folder may still be on its way to this machine's mount).
+folder may still be on its way to this machine's mount). Nothing ends the thread but `stop`: what goes
+wrong in it is said by `fault`, for readiness, and tried again.
 """
 
 import threading
@@ -22,6 +23,7 @@ from twin.kit import logs
 log = logs.get(__name__)
 
 _RETRY_S = 30.0
+_PAUSE_S = 1.0
 
 Fetch = Callable[[Registration], Artefact]
 """A registered model, every byte of it checked; raises a `ModelsError`."""
@@ -46,8 +48,11 @@ class ModelKeeper:
         self._refused = refused
         self._wanted: dict[Role, _Wanted] = {}
         self._offered: dict[Role, Loaded | None] = {}
+        self._caught_up = False
         self._lock = threading.Lock()
         self._stop = threading.Event()
+        self.fault = ""
+        """Why the registry is not followed at the moment; empty = it is."""
         self.settled = threading.Event()
         """Set when the champion of the start, if any, was loaded or refused."""
         self._thread = threading.Thread(target=self._run, name="models", daemon=True)
@@ -71,19 +76,27 @@ class ModelKeeper:
         return {role: offered[role] for role in ROLES if role in offered}
 
     def _run(self) -> None:
-        caught_up = False
         while not self._stop.is_set():
-            said, ended = self._watch.poll(0.2)
-            caught_up = caught_up or ended
-            self._wanted.update({role: _Wanted(record) for role, record in said.items()})
-            if not caught_up:
-                continue
-            # A challenger that was promoted is champion before it is challenger no more.
-            for role in ROLES:
-                wanted = self._wanted.get(role)
-                if wanted is not None and time.monotonic() >= wanted.due:
-                    self._try(role, wanted)
-                self.settled.set()
+            try:
+                self._round()
+                self.fault = ""
+            except Exception as error:  # a thread that ends would leave an old model in silence
+                self.fault = f"the registry is not followed: {error!r:.200}"
+                log.exception("following the registry")
+                self._stop.wait(_PAUSE_S)
+
+    def _round(self) -> None:
+        said, ended = self._watch.poll(0.2)
+        self._caught_up = self._caught_up or ended
+        self._wanted.update({role: _Wanted(record) for role, record in said.items()})
+        if not self._caught_up:
+            return
+        # A challenger that was promoted is champion before it is challenger no more.
+        for role in ROLES:
+            wanted = self._wanted.get(role)
+            if wanted is not None and time.monotonic() >= wanted.due:
+                self._try(role, wanted)
+            self.settled.set()
 
     def _try(self, role: Role, wanted: _Wanted) -> None:
         record = wanted.record

@@ -1,7 +1,7 @@
 """`python -m models compare`: champion and challenger on the same stretch of the log, offline.
 
-Both take the scorer's own path over the same rows, one after the other; then `paired` judges. Their
-cost is the CPU of that path, features and windows included.
+Both take the scorer's own path over the same rows of cars that neither learnt from, one after the
+other; then `paired` judges. Their cost is the CPU of that path, features and windows included.
 """
 
 import time
@@ -14,6 +14,7 @@ from models import artefact, dataset, progress, registry, serving
 from models.cache import Columns
 from models.errors import NoSuchModel, NotEnoughData
 from models.evaluate import lives_of, trace
+from models.evaluation import unseen
 from models.labels import Truth
 from models.log import freeze
 from models.paired import Levels, difference, levels, verdict
@@ -38,14 +39,14 @@ def compare(
 
     `budget`: share of healthy cars that may alarm. Raises a `CartwinError`.
     """
-    models = {
-        role: serving.load(artefact.verify(store, *_named(bootstrap, role, version)))
+    made = {
+        role: artefact.verify(store, *_named(bootstrap, role, version))
         for role, version in versions.items()
     }
+    models = {role: serving.load(one) for role, one in made.items()}
     stretch = freeze(bootstrap, topic).newest(max_rows)
     read, truth = dataset.loaded(bootstrap, stretch, freeze(bootstrap, truth_topic), caches, form)
-    known = np.array([life in truth.fates for life in read.lives] or [False])
-    columns = read.only(known[read.life])
+    columns = unseen(read, truth, list(made.values()))
     with progress.steps("scoring by both models", 2, form) as advance:
         found = {}
         for role, model in models.items():
@@ -54,8 +55,8 @@ def compare(
     some = found["champion"]
     if not (some.healthy.size and some.failing.size):
         raise NotEnoughData(
-            f"{some.healthy.size} healthy and {some.failing.size} failed cars with known truth are on"
-            f" {topic}; at least one of each is needed"
+            f"{some.healthy.size} healthy and {some.failing.size} failed cars with known truth, which"
+            f" neither model learnt from, are on {topic}; at least one of each is needed"
         )
     result = difference(found["champion"], found["challenger"], budget, seed=seed)
     return {

@@ -2,10 +2,11 @@
 
     artefact -> package -> topic models (engine/edge) -> downlink -> MQTT models/engine -> opened -> Edge
 
-It holds both LiteRT files (deflated, base64) with the sha256 of each, thresholds, debounce and the
-norms of healthy cars, so that a car judges itself as the scorer would: `Edge` is a `scoring.Model`,
-and features, windows, baselines and debounce are the very code of the server. A car takes a package
-whole or not at all: on any fault it keeps the model it has.
+It holds both LiteRT files (deflated, base64), thresholds, debounce and the norms of healthy cars, so
+that a car judges itself as the scorer would: `Edge` is a `scoring.Model`, and features, windows,
+baselines and debounce are the very code of the server. `digest` is the sha256 of all the rest, and
+golden vectors prove that this processor computes what the trainer's did. A car takes a package whole or
+not at all: on any fault it keeps the model it has.
 """
 
 import base64
@@ -16,7 +17,7 @@ from typing import Any, Final
 import numpy as np
 import orjson
 
-from models.artefact import Artefact
+from models.artefact import GOLDEN, Artefact
 from models.debounce import Debounce
 from models.errors import ArtefactRefused
 from models.features import Features, feature_hash
@@ -24,10 +25,13 @@ from models.lite import AUTOENCODER, LSTM, Lite, LiteLstm
 from models.scoring import Floats, Gate, in_seconds
 from models.trend import Norms
 
-FORMAT: Final = 1
+FORMAT: Final = 2
 MOST_BYTES: Final = 512 << 10
 """Of a package: half of what Kafka and our brokers take in one message."""
+TOLERANCE: Final = 1e-3
+"""Of what LiteRT computes, as a share above 1."""
 _MOST_FILE_BYTES: Final = 4 << 20
+_GOLDEN: Final = 2
 
 _FILES: Final = (AUTOENCODER, LSTM)
 
@@ -41,8 +45,7 @@ def package(artefact: Artefact) -> bytes:
             data = (artefact.folder / name).read_bytes()
         except OSError as error:
             raise ArtefactRefused(f"{artefact.version} has no {name} for cars") from error
-        packed = base64.b64encode(zlib.compress(data, 9)).decode()
-        files[name] = {"sha256": hashlib.sha256(data).hexdigest(), "data": packed}
+        files[name] = base64.b64encode(zlib.compress(data, 9)).decode()
     lstm = manifest["lstm"]
     record = {
         "format": FORMAT,
@@ -59,9 +62,10 @@ def package(artefact: Artefact) -> bytes:
             "debounce": lstm["debounce"],
             "cap": lstm["remaining"]["cap"],
         },
+        "golden": _golden(artefact),
         "files": files,
     }
-    data = orjson.dumps(record)
+    data = orjson.dumps({"digest": _digest(record), **record})
     if len(data) > MOST_BYTES:
         raise ArtefactRefused(
             f"{artefact.version} has {len(data)} bytes for cars; at most {MOST_BYTES} are accepted"
@@ -110,18 +114,51 @@ def opened(data: bytes) -> Edge:
             raise ArtefactRefused(
                 f"{record['version']} is for features {theirs}, this car computes {feature_hash()}"
             )
-        files = {name: _unpacked(name, record["files"][name]) for name in _FILES}
-        return Edge(record, files)
+        digest = record.pop("digest")
+        if digest != _digest(record):
+            raise ArtefactRefused(
+                f"{record['version']} was altered on its way (its digest differs)"
+            )
+        made = Edge(record, {name: _unpacked(record["files"][name]) for name in _FILES})
+        _prove(made, record["golden"])
+        return made
     except ArtefactRefused:
         raise
     except (ValueError, KeyError, TypeError, AttributeError, zlib.error) as error:
         raise ArtefactRefused(f"it is no package of a model ({error!r:.120})") from error
 
 
-def _unpacked(name: str, packed: dict[str, str]) -> bytes:
+def _golden(artefact: Artefact) -> dict[str, Any]:
+    """The first of the artefact's golden vectors."""
+    with np.load(artefact.folder / GOLDEN) as golden:
+        return {
+            name: golden[name][:_GOLDEN].astype(np.float64).tolist()
+            for name in ("rows", "scores", "windows", "deviations")
+        } | {"chances": golden["forecasts"][:_GOLDEN, 0].astype(np.float64).tolist()}
+
+
+def _prove(model: Edge, golden: dict[str, Any]) -> None:
+    rows, windows, deviations = (
+        np.array(golden[name], np.float32) for name in ("rows", "windows", "deviations")
+    )
+    pairs = (
+        (model.rows(rows)[0], golden["scores"]),
+        (model.windows(windows, deviations)[:, 0], golden["chances"]),
+    )
+    for ours, told in pairs:
+        theirs = np.array(told, np.float64)
+        if not (np.abs(ours - theirs) <= TOLERANCE * np.maximum(1, np.abs(theirs))).all():
+            raise ArtefactRefused(
+                f"{model.version} computes {ours.tolist()} here where the trainer had {told}"
+            )
+
+
+def _digest(record: dict[str, Any]) -> str:
+    return hashlib.sha256(orjson.dumps(record)).hexdigest()
+
+
+def _unpacked(packed: str) -> bytes:
     # What is packed small may be large: no more than a model has is unpacked.
-    engine = zlib.decompressobj()
-    data = engine.decompress(base64.b64decode(packed["data"], validate=True), _MOST_FILE_BYTES)
-    if hashlib.sha256(data).hexdigest() != packed["sha256"]:
-        raise ArtefactRefused(f"{name} was altered on its way (its sha256 differs)")
-    return data
+    return zlib.decompressobj().decompress(
+        base64.b64decode(packed, validate=True), _MOST_FILE_BYTES
+    )

@@ -78,14 +78,21 @@ class Life:
     rows: NDArray[np.int64]
     times: NDArray[np.int64]
 
+    @property
+    def before_failure(self) -> NDArray[np.int64]:
+        """Its rows, but those at and after a failure that came."""
+        end = self.fate.failure if self.fate.failed else None
+        return self.rows if end is None else self.rows[self.times < end]
+
 
 def events(lives: Sequence[Life], alarm: Mask) -> dict[str, Any]:
     """Events of one detector, whose `alarm` (all rows of the log) is given.
 
-    A failure counts when it lies within the car's rows; it is detected by an alarm that stands at
-    some row between onset and failure. `lead_s` is the median time on the clock from the first such
-    row to the failure. A false alarm is a healthy car, or one before its onset, that alarmed;
-    `false_episodes` counts every alarm that opened in `healthy_s` seconds of such time.
+    A failure counts when it lies within the car's rows; it is detected by an alarm that opens between
+    onset and failure (one that stood before was false, whatever came later). `lead_s` is the median
+    time on the clock from the first such opening to the failure. A false alarm is a healthy car, or
+    one before its onset, that alarmed; `false_episodes` counts every alarm that opened in `healthy_s`
+    seconds of such time.
     """
     leads: dict[str, list[float]] = {}
     missed: dict[str, int] = {}
@@ -104,9 +111,9 @@ def events(lives: Sequence[Life], alarm: Mask) -> dict[str, Any]:
         false_early += bool(stands[life.times < fate.onset].any())
         if not fate.failed:
             continue
-        hits = life.times[stands & (life.times >= fate.onset) & (life.times < fate.failure)]
-        if hits.size:
-            leads.setdefault(fate.mode, []).append((fate.failure - int(hits.min())) / 1000)
+        found = first_warning(life, stands)
+        if found is not None:
+            leads.setdefault(fate.mode, []).append((fate.failure - found) / 1000)
         else:
             missed[fate.mode] = missed.get(fate.mode, 0) + 1
     by_mode = {
@@ -121,6 +128,16 @@ def events(lives: Sequence[Life], alarm: Mask) -> dict[str, Any]:
         "healthy_s": round(healthy_ms / 1000),
         "by_mode": by_mode,
     }
+
+
+def first_warning(life: Life, stands: Mask) -> int | None:
+    """When (ms) the first alarm opened between onset and failure; `stands` of its rows."""
+    fate = life.fate
+    if fate.onset is None or fate.failure is None:
+        return None
+    opens = stands & ~np.append(False, stands[:-1])
+    hits = life.times[opens & (life.times >= fate.onset) & (life.times < fate.failure)]
+    return int(hits.min()) if hits.size else None
 
 
 def auc(values: NDArray[np.floating[Any]], labels: Mask) -> float | None:
@@ -153,7 +170,8 @@ def report(
     labels = np.zeros(len(columns), dtype=bool)
     for life in lives:
         labels[life.rows] = life.fate.label(life.times, horizon_ms)
-    known = np.concatenate([life.rows for life in lives]) if lives else np.empty(0, np.int64)
+    # What a car does after its failure is easy to tell, and is nobody's forecast.
+    known = np.concatenate([life.before_failure for life in lives] or [np.empty(0, np.int64)])
     judged = known[~np.isnan(traced.probability[known])]
     scores, limit = baseline
     detectors = {
@@ -225,8 +243,10 @@ def chances(
     """Expected calibration error of the chance to fail within the horizon, every car one vote."""
     told, came, weight = [], [], []
     for life in lives:
+        end = life.fate.failure if life.fate.failed else None
+        alive = np.ones(life.rows.size, bool) if end is None else life.times < end
         chance = probability[life.rows]
-        known = ~np.isnan(chance)
+        known = ~np.isnan(chance) & alive
         told.append(chance[known])
         came.append(life.fate.label(life.times[known], horizon_ms))
         weight.append(np.full(told[-1].size, 1 / max(told[-1].size, 1)))

@@ -1,5 +1,9 @@
-"""`python -m models evaluate`: a stored model on a log with known truth, through the scorer's path."""
+"""`python -m models evaluate --topic`: a stored model on a log with known truth, by the scorer's path.
 
+Cars that it learnt from are left out: what a model makes of those says little about others.
+"""
+
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -7,9 +11,11 @@ import numpy as np
 
 from models import artefact, dataset, progress, registry, serving
 from models.baseline import Pca
+from models.cache import Columns
 from models.errors import NotEnoughData
 from models.evaluate import report
 from models.features import compute
+from models.labels import Truth
 from models.log import freeze
 from models.store import Location
 
@@ -37,10 +43,12 @@ def evaluate(
     pca, limit = Pca.load(made.folder)
     stretch = freeze(bootstrap, topic).newest(max_rows)
     read, truth = dataset.loaded(bootstrap, stretch, freeze(bootstrap, truth_topic), caches, form)
-    known = np.array([life in truth.fates for life in read.lives] or [False])
-    columns = read.only(known[read.life])
+    columns = unseen(read, truth, [made])
     if not len(columns):
-        raise NotEnoughData(f"no row on {topic} belongs to a car whose truth is on {truth_topic}")
+        raise NotEnoughData(
+            f"no row on {topic} belongs to a car whose truth is on {truth_topic} and that"
+            f" {version} did not learn from"
+        )
     features, valid = compute(np.asarray(columns.signals, dtype=np.float64))
     plain = np.where(valid & ~columns.suspect, pca.scores(features), np.nan)
     metrics = report(
@@ -52,3 +60,10 @@ def evaluate(
         acceleration=made.manifest["acceleration"],
     )
     return {"version": version, "topic": topic, "metrics": metrics}
+
+
+def unseen(read: Columns, truth: Truth, models: Sequence[artefact.Artefact]) -> Columns:
+    """Rows of cars whose fate is known and that none of the models learnt from."""
+    learnt = frozenset[str]().union(*map(artefact.learnt, models))
+    known = np.array([life in truth.fates and life not in learnt for life in read.lives] or [False])
+    return read.only(known[read.life])

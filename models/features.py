@@ -251,9 +251,13 @@ def windows(
 class Pushed:
     """What a batch of n rows did: `late` (n,) rows ignored, `ends` (k,) rows that complete a window
     (rising), `windows` (k, WINDOW, FEATURES). A row in neither waits: insufficient data.
+
+    `lost` (n,) are late rows of a car that said nothing else for more than MAX_GAP_MS of their arrival:
+    its clock was set back, or its newest rows are missing.
     """
 
     late: NDArray[np.bool_]
+    lost: NDArray[np.bool_]
     ends: Index
     windows: Features
 
@@ -278,6 +282,9 @@ class WindowStore:
         self._count = np.zeros(capacity, dtype=np.int64)  # rows since the last break
         self._newest = np.zeros(capacity, dtype=np.int64)  # event time, when count > 0
         self._arrived = np.zeros(capacity, dtype=np.int64)  # clock, for giving slots back
+        self._late_from = np.zeros(
+            capacity, dtype=np.int64
+        )  # arrival of the first of late rows alone
         self._handed: list[int] = []
         self._free: list[int] = []
 
@@ -297,7 +304,7 @@ class WindowStore:
         """Forget the vehicles in these slots, which others may take."""
         for slot in slots.tolist():
             del self._slots[self._ids[slot]]
-        self._count[slots] = 0
+        self._count[slots] = self._late_from[slots] = 0
         self._free += slots.tolist()
 
     def index(self, vehicle_ids: Iterable[str], now_ms: int) -> Index:
@@ -336,15 +343,22 @@ class WindowStore:
         handed, self._handed = self._handed, []
         return np.array(handed, dtype=np.int64)
 
-    def push(self, vehicles: Index, features: Features, event_times: Index) -> Pushed:
-        """Take valid rows in order of arrival; `vehicles` are slots from `index`, none negative."""
-        late = np.zeros(vehicles.size, dtype=bool)
+    def push(
+        self, vehicles: Index, features: Features, event_times: Index, arrivals: Index | None = None
+    ) -> Pushed:
+        """Take valid rows in order of arrival; `vehicles` are slots from `index`, none negative.
+
+        `arrivals` (n,) ms on the log's clock; None = they came when they say.
+        """
+        late, lost = np.zeros((2, vehicles.size), dtype=bool)
+        came = event_times if arrivals is None else arrivals
         ends = [np.empty(0, dtype=np.int64)]
         found = [np.empty((0, WINDOW, len(FEATURES)), dtype=np.float32)]
         for rows in rounds(vehicles):
             slots, times = vehicles[rows], event_times[rows]
             stale = (self._count[slots] > 0) & (times <= self._newest[slots])
             late[rows[stale]] = True
+            lost[rows[stale]] = self._lose(slots[stale], came[rows[stale]])
             fresh = rows[~stale]
             full, window = self._take(slots[~stale], features[fresh], times[~stale])
             ends.append(fresh[full])
@@ -352,7 +366,14 @@ class WindowStore:
         self.late += int(late.sum())
         end = np.concatenate(ends)
         rising = np.argsort(end)
-        return Pushed(late, end[rising], np.concatenate(found)[rising])
+        return Pushed(late, lost, end[rising], np.concatenate(found)[rising])
+
+    def _lose(self, slots: Index, arrivals: Index) -> NDArray[np.bool_]:
+        """A late row of each of `slots`: whether nothing else came for too long."""
+        since = self._late_from[slots]
+        self._late_from[slots] = since = np.where(since == 0, arrivals, since)
+        lost: NDArray[np.bool_] = arrivals - since > MAX_GAP_MS
+        return lost
 
     def _take(
         self, slots: Index, features: Features, times: Index
@@ -362,6 +383,7 @@ class WindowStore:
         self._rows[slots, self._count[slots] % WINDOW] = features
         self._count[slots] += 1
         self._newest[slots] = times
+        self._late_from[slots] = 0
         full = self._count[slots] >= WINDOW
         ready = slots[full, None]
         return full, self._rows[ready, (self._count[ready] + np.arange(WINDOW)) % WINDOW]
@@ -373,9 +395,9 @@ class WindowStore:
             self._rows = np.concatenate(
                 [self._rows, np.zeros_like(self._rows, shape=(more, *self._rows.shape[1:]))]
             )
-            self._count, self._newest, self._arrived = (
+            self._count, self._newest, self._arrived, self._late_from = (
                 np.concatenate([a, np.zeros(more, dtype=np.int64)])
-                for a in (self._count, self._newest, self._arrived)
+                for a in (self._count, self._newest, self._arrived, self._late_from)
             )
         self._ids.append(vehicle_id)
         self._slots[vehicle_id] = slot
@@ -388,7 +410,7 @@ class WindowStore:
         del self._slots[self._ids[slot]]
         self._ids[slot] = vehicle_id
         self._slots[vehicle_id] = slot
-        self._count[slot] = 0
+        self._count[slot] = self._late_from[slot] = 0
         self._handed.append(slot)
         return slot
 

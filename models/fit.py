@@ -128,8 +128,11 @@ class _Judged:
 
 
 def _seen(data: Data, judged: _Judged, rows: Mask, stride: int) -> tuple[rul.Seen, Index]:
-    """What the LSTM sees at the ends of the windows among `rows`, and which rows these ends are."""
-    at = np.flatnonzero(rows)
+    """What the LSTM sees at the ends of the windows among `rows`, and which rows these ends are.
+
+    Not what a car does after its failure: that needs no forecast, and is easy to tell.
+    """
+    at = np.flatnonzero(rows & (data.lives.left > 0))
     ends, found = windows(
         data.features[at], data.columns.life[at], data.columns.event_time[at], stride=stride
     )
@@ -194,14 +197,14 @@ def _calibrate(
 
 
 def _norms(data: Data, residuals: Floats) -> Norms:
-    """Spread between healthy cars and what is too much for one, from all but the test cars.
+    """Spread between healthy cars and what is too much for one, from cars of training and validation.
 
     A residual hardly knows which cars the autoencoder learnt from, and a tail needs many cars; what
     the fit flatters is made good by the threshold, which calibration cars alone set.
     Each signal in each regime has its own tail: one threshold over all would be ruled by the heaviest
     (a standing car's current, when the fan runs), and hide faults in the others.
     """
-    known = data.healthy & ~data.of("test")
+    known = data.healthy & ~data.of("test") & ~data.of("calibrate")
     state = regimes(data.features)
     norms = Norms.unscaled(residuals[known], state[known], data.columns.life[known])
     lives, state = data.columns.life[known], state[known]
@@ -216,6 +219,8 @@ def _norms(data: Data, residuals: Floats) -> Norms:
         for feature in range(each.shape[2]):
             levels = [alarm_level(car[:, feature], DEBOUNCE.k, DEBOUNCE.n) for car in cars]
             scale[regime, feature] = extreme(levels, _SIGNAL_SHARE)
+    # What never varied in training has no measure: a change of it is not judged.
+    scale[:, np.ptp(data.features[known], axis=0) < 1e-6] = np.inf
     if not np.isfinite(scale).any():
         raise NotEnoughData(
             f"no regime was driven by {_CARS} healthy vehicles; simulate more vehicles or more days"

@@ -42,8 +42,8 @@ class Rows:
         """The vehicle of each row."""
         return [sample.vehicle_id for sample in self.samples]
 
-    def batch(self, partitions: Index | None = None) -> Batch:
-        """The rows as the models take them; `partitions` (n,) of the log that they lie on."""
+    def batch(self, partitions: Index | None = None, arrivals: Index | None = None) -> Batch:
+        """The rows as the models take them; `partitions` and `arrivals` (n,) of the log, ms."""
         samples = self.samples
         return Batch(
             self.ids(),
@@ -51,6 +51,7 @@ class Rows:
             matrix(samples),
             np.array([not sample.suspect for sample in samples], dtype=bool),
             partitions,
+            arrivals,
         )
 
 

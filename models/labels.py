@@ -145,7 +145,8 @@ _SHARES = (0.45, 0.10, 0.25, 0.20)
 def split(fates: Iterable[Fate], seed: int) -> Split:
     """Deal vehicles to the parts, each mode (and health) in the same shares.
 
-    `validate` stops the training, `calibrate` sets scales and thresholds, `test` is only looked at.
+    `validate` stops the autoencoder's training, `calibrate` sets scales and thresholds, `test` is only
+    looked at.
     Raises `NotEnoughData` when a part would have no healthy or no faulty vehicle.
     """
     rng = np.random.default_rng(seed)

@@ -80,7 +80,9 @@ class Scaler:
         """The scaler of (n, FEATURES) rows."""
         std = rows.std(axis=0, dtype=np.float64)
         mean = rows.mean(axis=0, dtype=np.float64)
-        return cls(mean.astype(np.float32), np.maximum(std, 1e-6).astype(np.float32))
+        # What never varied says nothing of how far is far: one unit is one of the signal.
+        std = np.where(std < 1e-6, 1.0, std)
+        return cls(mean.astype(np.float32), std.astype(np.float32))
 
     def __call__(self, features: Any) -> Any:
         """Standardised features, cut where they lie absurdly far out; arrays or tensors."""

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.debounce import Debounce
-from models.evaluate import Life
+from models.evaluate import Life, first_warning
 from models.threshold import alarm_level
 
 DRAWS: Final = 2000
@@ -30,11 +30,13 @@ Index = NDArray[np.int64]
 class Levels:
     """One model on every car: alarm level (cars,), -inf where none; `us_per_row` of its calls.
 
-    A failing car's level is that between onset and failure; `leads` (failing cars,) are ms from its
+    `alarmed` (healthy cars,): whether the scorer would have told an alarm. A failing car's level is that
+    between onset and failure; `leads` (failing cars,) are ms from its
     first alarm, at the model's own thresholds, to the failure, NaN when it was missed.
     """
 
     healthy: Floats
+    alarmed: NDArray[np.bool_]
     failing: Floats
     leads: Floats
     us_per_row: float
@@ -47,19 +49,26 @@ def levels(
 
     A car that was degraded and had not failed when the log ended is in neither part.
     """
-    healthy, failing, leads = [], [], []
+    healthy, alarmed, failing, leads = [], [], [], []
     for life in lives:
         fate, rows, times = life.fate, life.rows, life.times
         if fate.mode is None:
             healthy.append(_level(danger[rows], policy))
+            alarmed.append(bool(alarm[rows].any()))
         elif fate.failed and fate.onset is not None and fate.failure is not None:
             warned = (times >= fate.onset) & (times < fate.failure)
             if not warned.any():
                 continue
             failing.append(_level(danger[rows][warned], policy))
-            hits = times[warned & alarm[rows]]
-            leads.append(fate.failure - hits.min() if hits.size else np.nan)
-    return Levels(np.array(healthy), np.array(failing), np.array(leads, np.float64), us)
+            opened = first_warning(life, alarm[rows])
+            leads.append(np.nan if opened is None else fate.failure - opened)
+    return Levels(
+        np.array(healthy),
+        np.array(alarmed, bool),
+        np.array(failing),
+        np.array(leads, np.float64),
+        us,
+    )
 
 
 def recall(found: Levels, budget: float, healthy: Index, failing: Index) -> float:
@@ -111,9 +120,7 @@ def difference(
         "failures": failures,
         "budget": budget,
         "recall": told(lambda one, healthy, failing: recall(one, budget, healthy, failing)),
-        "false_alarms": told(
-            lambda one, healthy, _failing: float((one.healthy[healthy] > 1).mean())
-        ),
+        "false_alarms": told(lambda one, healthy, _failing: float(one.alarmed[healthy].mean())),
         "lead_s": told(lead),
         "us_per_row": {
             "champion": round(champion.us_per_row, 1),

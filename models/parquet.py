@@ -14,6 +14,7 @@ from typing import Any, Final
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from models import progress
@@ -37,6 +38,7 @@ _FATE: Final = {
     "failure_time": pa.int64(),
     "health": pa.float64(),
 }
+_FATES: Final = pa.schema(list(_FATE.items()))
 _ROWS_A_FILE: Final = 2_000_000
 _GROUP: Final = 200_000
 
@@ -76,7 +78,7 @@ def write(folder: Path, plan: Plan, form: progress.Form = "auto") -> dict[str, o
                 rows += n
                 advance(plan.vehicles)
         told = [{name: one[name] for name in _FATE} for one in fates.values()]
-        table = pa.Table.from_pylist(told, pa.schema(list(_FATE.items())))
+        table = pa.Table.from_pylist(told, _FATES)
         pq.write_table(table, folder / TRUTH / "part-00000.parquet")
     failed = sum(one["health"] <= 0 for one in fates.values())
     return {"rows": rows, "vehicles": plan.vehicles, "failures": failed, "folder": str(folder)}
@@ -172,10 +174,8 @@ def _columns(table: pa.Table, truth: Truth, lives: dict[str, int]) -> tuple[Any,
     rows = table.num_rows
     suspect = np.zeros(rows, bool)
     if "suspect" in table.column_names:
-        suspect = table["suspect"].fill_null(True)  # noqa: FBT003.to_numpy()
-    signals = np.stack(
-        [table[name].cast(pa.float32()).to_numpy().astype(np.float32) for name in INPUTS], axis=1
-    )
+        suspect = pc.fill_null(table["suspect"], pa.scalar(value=True)).to_numpy()
+    signals = np.stack([table[name].to_numpy() for name in INPUTS], axis=1)
     life = np.array(numbers, np.int64)[inverse.reshape(-1)]
     return life, table["event_time"].to_numpy(), suspect, signals
 
@@ -184,18 +184,30 @@ def _tables(files: list[Path], skipped: int) -> Iterator[pa.Table]:
     for path in files:
         file = _opened(path)
         kept = [*_KEYS, *INPUTS, *(["suspect"] if "suspect" in file.schema_arrow.names else [])]
-        for batch in file.iter_batches(_GROUP, columns=kept):
-            table = pa.Table.from_batches([batch])
-            drop, skipped = min(skipped, table.num_rows), max(skipped - table.num_rows, 0)
-            if drop == table.num_rows:
+        for read in _batches(path, file, kept):
+            drop, skipped = min(skipped, read.num_rows), max(skipped - read.num_rows, 0)
+            if drop == read.num_rows:
                 continue
-            table = table.slice(drop)
+            table = read.slice(drop)
             for name, kind in _KEYS.items():
                 if table[name].null_count:
                     raise BadFiles(f"{path}: column {name} has nulls; none are accepted")
                 at = table.schema.get_field_index(name)
                 table = table.set_column(at, name, _cast(path, name, table[name], kind))
             yield table
+
+
+def _batches(path: Path, file: pq.ParquetFile, names: list[str]) -> Iterator[pa.Table]:
+    """Signals as float32, NaN where there is none; a page that cannot be read is named."""
+    try:
+        for batch in file.iter_batches(_GROUP, columns=names):
+            table = pa.Table.from_batches([batch])
+            for name in INPUTS:
+                at = table.schema.get_field_index(name)
+                table = table.set_column(at, name, table[name].cast(pa.float32()))
+            yield table
+    except (OSError, pa.ArrowException) as error:
+        raise BadFiles(f"{path} cannot be read to its end ({error!r:.120})") from error
 
 
 def _cast(path: Path, name: str, values: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:
@@ -213,7 +225,13 @@ def _truth(folder: Path) -> Truth:
     truth = Truth()
     for path in _files(folder / TRUTH):
         file = _opened(path, tuple(_FATE))
-        for one in file.read(columns=list(_FATE)).to_pylist():
+        try:
+            rows = file.read(columns=list(_FATE)).cast(_FATES).to_pylist()
+        except (OSError, pa.ArrowException, ValueError) as error:
+            raise BadFiles(f"{path}: no truth can be read from it ({error!r:.160})") from error
+        for one in rows:
+            if one["vehicle_id"] is None or one["health"] is None:
+                raise BadFiles(f"{path}: vehicle_id and health have nulls; none are accepted")
             fate = Fate(
                 one["vehicle_id"],
                 one["mode"],
@@ -242,9 +260,18 @@ def _opened(path: Path, wanted: tuple[str, ...] = (*_KEYS, *INPUTS)) -> pq.Parqu
         file = pq.ParquetFile(path)
     except (OSError, pa.ArrowInvalid) as error:
         raise BadFiles(f"{path} is no readable Parquet file ({error!r:.120})") from error
-    missing = [name for name in wanted if name not in file.schema_arrow.names]
+    schema = file.schema_arrow
+    missing = [name for name in wanted if name not in schema.names]
     if missing:
         raise BadFiles(f"{path} lacks the columns {', '.join(missing)}")
+    for name in wanted:
+        kind = schema.field(name).type
+        if name in INPUTS and not (pa.types.is_floating(kind) or pa.types.is_integer(kind)):
+            raise BadFiles(f"{path}: column {name} is {kind}; numbers are accepted")
+    if "suspect" in schema.names and schema.field("suspect").type != pa.bool_():
+        raise BadFiles(
+            f"{path}: column suspect is {schema.field('suspect').type}; bool is accepted"
+        )
     return file
 
 

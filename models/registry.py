@@ -182,12 +182,14 @@ def _say(
         if error is not None:
             failed.append(error.str())
 
-    for role, record in said.items():
+    if edge is not None:
+        # Alone and first: when it fails, nothing was changed; a package without a role harms nobody.
+        client.produce(topics.MODELS, edge, topics.EDGE_MODEL, on_delivery=delivered)
+    left = client.flush(timeout_s + 5)
+    for role, record in said.items() if not (left or failed) else ():
         value = None if record is None else codec.dump(record)
         client.produce(topics.MODELS, value, KEYS[role], on_delivery=delivered)
-    if edge is not None:
-        client.produce(topics.MODELS, edge, topics.EDGE_MODEL, on_delivery=delivered)
-    if client.flush(timeout_s + 5) or failed:
+    if left or client.flush(timeout_s + 5) or failed:
         raise NotDelivered(
             "the roles of the models stay as they were: Kafka did not take the record on topic"
             f" {topics.MODELS} ({failed[0] if failed else 'no answer'})"
@@ -262,9 +264,11 @@ _ROLE_OF: Final = {key.encode(): role for role, key in KEYS.items()}
 def _read(value: bytes | None) -> Registration | None:
     try:
         record: Registration = orjson.loads(value or b"null")
-        if all(isinstance(record[name], str) for name in ("version", "uri", "sha256")):
+        words = (record["name"], record["version"], record["uri"], record["sha256"])
+        previous = record.get("previous", [])
+        if all(isinstance(word, str) for word in words) and isinstance(previous, list):
             return record
-    except (orjson.JSONDecodeError, KeyError, TypeError):
+    except (orjson.JSONDecodeError, KeyError, TypeError, AttributeError):
         pass
     log.warning("a record on the registry is no registration", value=(value or b"")[:200])
     return None

@@ -22,7 +22,7 @@ from typing import Literal
 import numpy as np
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
-from models import artefact, intake, registry, serving
+from models import artefact, baselines, intake, registry, serving
 from models.assignment import Assignment
 from models.champion import ModelKeeper
 from models.drift import NAMES, Drift, Told, scored_values
@@ -76,6 +76,8 @@ class _Read:
     rows: intake.Rows
     partitions: Index
     offsets: Index
+    arrivals: Index
+    """Kafka's time stamps, ms."""
     spoken: Index
     """Indices of the rows that are not only read again to restore windows."""
 
@@ -100,6 +102,7 @@ class Scorer:
         self._drift_due = 0.0
         self._far: dict[str, str] = {}
         self._failed: list[str] = []
+        self._keeper: ModelKeeper | None = None
         self._doing = "waiting for Kafka"
         self._alive_at = time.monotonic()
 
@@ -108,7 +111,10 @@ class Scorer:
         if self._doing:
             return {"scorer": self._doing}
         silent = time.monotonic() - self._alive_at
-        return {"scorer": f"no poll for {silent:.0f} s"} if silent > _STUCK_S else {}
+        faults = {"scorer": f"no poll for {silent:.0f} s"} if silent > _STUCK_S else {}
+        if self._keeper is not None and self._keeper.fault:
+            faults["models"] = self._keeper.fault
+        return faults
 
     def run(self, stop: threading.Event) -> None:
         """Poll, score, produce, commit until `stop`; then say and commit what is under way.
@@ -119,7 +125,7 @@ class Scorer:
         settings = self._settings
         name = f"scorer-{settings.scorer_id}"
         self._producer = kafka.producer(settings.kafka_bootstrap, name)
-        needed = [topics.TELEMETRY, topics.SCORES, topics.MODEL_STATUS]
+        needed = [topics.TELEMETRY, topics.SCORES, topics.MODEL_STATUS, topics.BASELINES]
         kafka.wait_for_topics(self._producer, needed)
         use_ids(settings)
         store = settings.location()
@@ -128,6 +134,7 @@ class Scorer:
             lambda wanted: artefact.verify(store, wanted["uri"], wanted["sha256"]),
             self._refused,
         )
+        self._keeper = keeper
         keeper.start()
         self._doing = "loading the champion"
         # With the model first, what is read back restores its verdicts, too.
@@ -167,6 +174,7 @@ class Scorer:
     def _loop(self, keeper: ModelKeeper, stop: threading.Event) -> None:
         wait_s = self._settings.scorer_wait_ms / 1000
         due = time.monotonic() + _COMMIT_S
+        lag = kafka.Lag(self._consumer, registry.SCORERS)
         while not stop.is_set():
             for role, model in keeper.take().items():
                 self._adopt(role, model)
@@ -175,6 +183,7 @@ class Scorer:
             except KafkaException as error:
                 raise _ended(error.args[0]) from error
             self._alive_at = time.monotonic()
+            lag.tell(self._alive_at)
             if messages:
                 with metrics.SCORER_BATCH_SECONDS.time():
                     self._take(messages)
@@ -192,6 +201,7 @@ class Scorer:
             metrics.SCORER_MODEL.remove(former.name, former.version, role)
         self._vehicles.adopt(role, model)
         if role == "champion":
+            self._restore(set(self._assignment.partitions))
             known = None if model is None else model.drift
             self._drift = None if known is None else Drift(known)
             self._drift_due = time.monotonic() + self._settings.scorer_drift_s
@@ -207,7 +217,7 @@ class Scorer:
         batch = self._read(messages)
         now = self._clock.now_ms()
         vehicles, judges = self._vehicles, self._vehicles.judges
-        prepared = vehicles.prepare(batch.rows.batch(batch.partitions), now)
+        prepared = vehicles.prepare(batch.rows.batch(batch.partitions, batch.arrivals), now)
         self._emission.forget(vehicles.handed_over)
         if self._drift is not None:
             self._drift.forget(vehicles.handed_over)
@@ -220,6 +230,7 @@ class Scorer:
             return
         verdicts = champion.judge(prepared)
         heard = np.isin(verdicts.rows, batch.spoken)
+        self._keep(champion, prepared.slots[prepared.good])
         self._say(champion, batch, verdicts, heard, prepared.times, now)
         if self._drift is not None:
             self._drift.push(*scored_values(prepared, verdicts))
@@ -260,7 +271,34 @@ class Scorer:
             rows = rows.only(home)
             at = rows.places
         metrics.SCORER_ROWS.labels("unreadable").inc(int(spoken.sum()) - int(spoken[at].sum()))
-        return _Read(rows, partitions[at], places[at], np.flatnonzero(spoken[at]))
+        came = np.array([message.timestamp()[1] for message in taken], np.int64)
+        return _Read(rows, partitions[at], places[at], came[at], np.flatnonzero(spoken[at]))
+
+    def _keep(self, judge: Judge, slots: Index) -> None:
+        """Write the baselines that these cars have learnt, each once."""
+        cars, there, base = judge.trends.fresh(slots)
+        for i, vehicle_id in enumerate(self._vehicles.store.ids(cars)):
+            said = baselines.record(judge.model.version, vehicle_id, there[i], base[i])
+            self._produce(topics.BASELINES, vehicle_id.encode(), said, _JSON)
+
+    def _restore(self, partitions: set[int]) -> None:
+        """Baselines of partitions that were taken over, or of a champion that was taken up."""
+        champion = self._vehicles.judges.get("champion")
+        if champion is None or not partitions:
+            return
+        began, cars = time.monotonic(), 0
+        name = f"scorer-{self._settings.scorer_id}"
+        try:
+            for number, known in baselines.read(
+                self._settings.kafka_bootstrap, name, partitions, champion.model.version
+            ).items():
+                cars += self._vehicles.restore(
+                    known.ids, number, known.there, known.base, self._clock.now_ms()
+                )
+        except (kafka.KafkaUnavailable, KafkaException) as error:
+            log.warning("baselines are learnt anew", why=str(error), partitions=len(partitions))
+        took = round(time.monotonic() - began, 2)
+        log.info("baselines restored", cars=cars, partitions=len(partitions), seconds=took)
 
     def _say(
         self,
@@ -309,6 +347,7 @@ class Scorer:
         found = consumer.list_topics(topics.TELEMETRY, timeout=_KAFKA_S).topics[topics.TELEMETRY]
         self._count = len(found.partitions)
         self._assignment.assigned(consumer, partitions)
+        self._restore({each.partition for each in partitions})
 
     def _revoked(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         self._commit()

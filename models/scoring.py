@@ -7,8 +7,9 @@ that computes residuals for rows and probabilities for windows; time is an argum
 throughout, a loop only over how often the same car is in a batch.
 
 What cannot be scored is counted, and the car is told apart from a healthy one: a row that lacks an
-input or is suspect leaves the car's state alone until MAX_GAP_MS passed without a good row; from
-then on, as for a car that never sent one, its state is insufficient_data (an open alarm stays).
+input, is suspect or has a stuck sensor leaves the car's state alone until MAX_GAP_MS passed without a
+good row; from then on, as for a car that never sent one, its state is insufficient_data (an open alarm
+stays). The same holds for a car that sends late rows alone for so long: its clock was set back.
 """
 
 import math
@@ -31,6 +32,7 @@ from models.features import (
     regimes,
     rounds,
 )
+from models.stuck import Stuck
 from models.trend import Norms, Trends
 from twin.wire.records import HealthState
 
@@ -77,7 +79,8 @@ class Model(Protocol):
 class Batch:
     """Rows (n,) in order of arrival; `usable` is False for suspect rows.
 
-    `partitions`: where each lies on the log, None when nobody will take one away.
+    `partitions`: where each lies on the log, None when nobody will take one away. `arrivals`: when it
+    came there, ms; None = when it says.
     """
 
     ids: Sequence[str]
@@ -85,6 +88,7 @@ class Batch:
     signals: NDArray[np.floating[Any]]
     usable: Mask
     partitions: Index | None = None
+    arrivals: Index | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,13 +145,15 @@ class Prepared:
     """A batch in the windows: what every model judges. Positions are among the rows with a verdict.
 
     `good` (g,) positions of scored rows, which have `features` and `regimes`; `ends` (k,) positions
-    that complete `windows`; all other positions cannot be scored.
+    that complete `windows`; all other positions cannot be scored, and those that are `lost` (m,) say so
+    at once (`features.Pushed`).
     """
 
     rows: Index
     slots: Index
     times: Index
     good: Index
+    lost: Mask
     features: Features
     regimes: Index
     ends: Index
@@ -194,7 +200,7 @@ class Judge:
         states, opened = np.empty(n, np.int8), np.empty(n, bool)
         for i in p.rounds:
             before = self._states[p.slots[i]]
-            state = self._step(p.slots[i], p.times[i], good[i], score[i], probability[i])
+            state = self._step(p.slots[i], p.times[i], good[i], p.lost[i], score[i], probability[i])
             states[i], opened[i] = state, (state == ALARM) & (before != ALARM)
         return Verdicts(
             p.rows, p.slots, states, opened, score, probability, deviations, said[:, 1:], p.rounds
@@ -221,6 +227,7 @@ class Judge:
         slots: Index,
         times: Index,
         good: Mask,
+        lost: Mask,
         score: NDArray[np.float64],
         probability: NDArray[np.float64],
     ) -> NDArray[np.int8]:
@@ -241,7 +248,7 @@ class Judge:
         before = self._states[slots]
         # No baseline yet (a new car, or a model that was just swapped in): the state stays.
         state = np.where(alarm, ALARM, np.where(judged, health, before))
-        silent = (times - self._good_at[slots] > MAX_GAP_MS) & (before != ALARM)
+        silent = ((times - self._good_at[slots] > MAX_GAP_MS) | lost) & (before != ALARM)
         state = np.where(good, state, np.where(silent, _INSUFFICIENT, before)).astype(np.int8)
         self._states[slots] = state
         self._good_at[slots[good]] = times[good]
@@ -264,9 +271,10 @@ class Vehicles:
     store: WindowStore = field(init=False)
     judges: dict[Role, Judge] = field(default_factory=dict)
     counts: Counter[str] = field(default_factory=Counter)
-    """Rows by result: scored, late, incomplete, suspect, no_room."""
+    """Rows by result: scored, late, incomplete, stuck, suspect, no_room."""
     handed_over: Index = field(default_factory=lambda: np.empty(0, np.int64))
     """Slots that went to another vehicle with the last batch."""
+    _stuck: Stuck = field(default_factory=Stuck)
     _partition: Index = field(default_factory=lambda: np.empty(0, np.int64))  # by slot
 
     def __post_init__(self) -> None:
@@ -296,20 +304,26 @@ class Vehicles:
         fit = complete & batch.usable
         slots = self.store.index(batch.ids, now_ms)
         self.handed_over = self.store.handed_over()
-        for judge in self.judges.values():
-            judge.forget(self.handed_over)
+        self._forget(self.handed_over)
         self._place(slots, batch.partitions)
         room = slots >= 0
-        kept = np.flatnonzero(fit & room)
-        pushed: Pushed = self.store.push(slots[kept], features[kept], batch.event_times[kept])
+        known = np.flatnonzero(complete & room)
+        stuck = np.zeros(room.size, bool)
+        stuck[known] = self._stuck.push(slots[known], batch.signals[known])
+        kept = np.flatnonzero(fit & room & ~stuck)
+        came = None if batch.arrivals is None else batch.arrivals[kept]
+        pushed: Pushed = self.store.push(slots[kept], features[kept], batch.event_times[kept], came)
         told = room.copy()
-        told[kept[pushed.late]] = False
+        told[kept[pushed.late & ~pushed.lost]] = False
+        lost = np.zeros(room.size, bool)
+        lost[kept[pushed.lost]] = True
         self.counts.update(
             scored=kept.size - int(pushed.late.sum()),
             late=int(pushed.late.sum()),
             no_room=int((~room).sum()),
             suspect=int((room & ~batch.usable).sum()),
             incomplete=int((room & batch.usable & ~complete).sum()),
+            stuck=int((batch.usable & stuck).sum()),
         )
         rows = np.flatnonzero(told)
         place = np.cumsum(told) - 1
@@ -319,12 +333,24 @@ class Vehicles:
             slots=slots[rows],
             times=batch.event_times[rows],
             good=place[good],
+            lost=lost[rows],
             features=features[good],
             regimes=regimes(features[good]),
             ends=place[kept[pushed.ends]],
             windows=pushed.windows,
             rounds=rounds(slots[rows]),
         )
+
+    def restore(
+        self, ids: Sequence[str], partition: int, there: Mask, base: Floats, now_ms: int
+    ) -> int:
+        """Give cars of a partition the champion's baselines that were kept; how many found room."""
+        slots = self.store.index(ids, now_ms)
+        room = slots >= 0
+        self._forget(self.store.handed_over())
+        self._place(slots, np.full(slots.size, partition, np.int64))
+        self.judges["champion"].trends.restore(slots[room], there[room], base[room])
+        return int(room.sum())
 
     def homes(self, vehicle_ids: Sequence[str]) -> Index:
         """The partition that each known vehicle is on, -1 for all others."""
@@ -335,10 +361,14 @@ class Vehicles:
         """Forget the vehicles of a partition; the slots they had."""
         slots = np.flatnonzero(self._partition == partition)
         self.store.drop(slots)
-        for judge in self.judges.values():
-            judge.forget(slots)
+        self._forget(slots)
         self._partition[slots] = -1
         return slots
+
+    def _forget(self, slots: Index) -> None:
+        self._stuck.forget(slots)
+        for judge in self.judges.values():
+            judge.forget(slots)
 
     def _place(self, slots: Index, partitions: Index | None) -> None:
         missing = int(slots.max(initial=-1)) + 1 - self._partition.size

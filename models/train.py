@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
+import orjson
 
 from models import artefact as stored
 from models import dataset, edge, lite, network, progress, registry, rul, serving
@@ -133,6 +134,9 @@ def store(
         )
         lite.export_lite_lstm(*told, folder / lite.LSTM)
         trained.pca.save(folder, trained.pca_threshold)
+        seen = np.unique(data.columns.life[~test]).tolist()
+        learnt = sorted(data.columns.lives[number] for number in seen)
+        (folder / stored.CARS).write_bytes(orjson.dumps({"learnt": learnt}))
         model = serving.Loaded(stored.Artefact(folder, {"name": stored.NAME, **manifest}, ""))
         ends, found = windows(data.features[test], columns.life, columns.event_time)
         some = np.linspace(0, len(ends) - 1, min(_GOLDEN, len(ends))).astype(int)

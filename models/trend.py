@@ -12,6 +12,8 @@ towards the fleet's 0 by what is known of the spread between healthy cars (empir
 Morris 1975), and never moves further than BOUND of their standard deviations. Until a regime has its
 baseline it says nothing; a car of which no regime does is `insufficient_data`.
 
+A baseline that is learnt is told once (`fresh`), for who keeps it over a restart (`restore`).
+
 Memory: 2 * REGIMES * FEATURES numbers a car. Pure numpy; what a row gives depends on the rows of its
 car before it and on nothing else.
 """
@@ -30,6 +32,7 @@ BOUND: Final = 2.0
 _INDEPENDENT: Final = 0.25  # of the rows of a baseline: neighbours hang together
 
 Floats = NDArray[np.float32]
+Mask = NDArray[np.bool_]
 _RULE: Final = {"warm_up": WARM_UP, "memory": MEMORY, "bound": BOUND}
 _SHAPE: Final = (len(REGIMES), len(FEATURES))
 
@@ -97,6 +100,8 @@ class Trends:
         between = np.square(norms.spread)
         self._trust = between / (between + own)
         self._count = np.zeros((0, len(REGIMES)), np.int32)
+        self._told = np.zeros(0, np.int32)  # regimes whose baselines were told
+        self._kept = np.zeros((0, len(REGIMES)), bool)  # whose baselines were restored
         self._base = np.zeros((0, *_SHAPE), np.float32)
         self._mean = np.zeros((0, *_SHAPE), np.float32)
 
@@ -122,7 +127,23 @@ class Trends:
 
     def forget(self, slots: Index) -> None:
         """These slots belong to other cars from now on."""
-        self._count[slots[slots < len(self._count)]] = 0
+        slots = slots[slots < len(self._count)]
+        self._count[slots] = self._told[slots] = 0
+        self._kept[slots] = False
+
+    def fresh(self, slots: Index) -> tuple[Index, Mask, Floats]:
+        """Cars among `slots` with a baseline that was not told: theirs (k, REGIMES), and numbers."""
+        cars = np.unique(slots)
+        there = (self._count[cars] >= WARM_UP) | self._kept[cars]
+        cars, there = (part[there.sum(axis=1) > self._told[cars]] for part in (cars, there))
+        self._told[cars] = there.sum(axis=1)
+        return cars, there, self._base[cars]
+
+    def restore(self, slots: Index, there: Mask, base: Floats) -> None:
+        """Baselines that were told before, of each of `slots`; how a car is now its rows have to say."""
+        self._room(int(slots.max(initial=-1)) + 1)
+        self._count[slots] = 0
+        self._kept[slots], self._told[slots], self._base[slots] = there, there.sum(axis=1), base
 
     def _take(self, slots: Index, regimes: Index, residuals: Features) -> None:
         """One row for each of the slots."""
@@ -130,11 +151,12 @@ class Trends:
         self._count[slots, regimes] = seen
         first = (seen == 1)[:, None]
         rows = seen.astype(np.float32)[:, None]
-        base = np.where(first, 0, self._base[slots, regimes])
+        kept = self._kept[slots, regimes][:, None]
+        base = np.where(first & ~kept, 0, self._base[slots, regimes])
         mean = np.where(first, 0, self._mean[slots, regimes])
         # The mean of the newest rows begins as the plain mean of the first.
         mean += (residuals - mean) / np.minimum(rows, MEMORY)
-        base += np.where(rows <= WARM_UP, residuals - base, 0) / rows
+        base += np.where((rows <= WARM_UP) & ~kept, residuals - base, 0) / rows
         self._base[slots, regimes], self._mean[slots, regimes] = base, mean
 
     def _deviations(self, slots: Index) -> Floats:
@@ -142,7 +164,7 @@ class Trends:
         limit = BOUND * norms.spread
         normal = np.clip(self._trust * self._base[slots], -limit, limit)
         deviations = np.abs(self._mean[slots] - normal) / norms.scale
-        known = self._count[slots] >= WARM_UP
+        known = self._count[slots] >= np.where(self._kept[slots], MEMORY, WARM_UP)
         return np.where(known[:, :, None], deviations, np.nan).astype(np.float32)
 
     def _room(self, slots: int) -> None:
@@ -150,6 +172,8 @@ class Trends:
         if missing > 0:
             more = max(missing, len(self._count))
             self._count = np.concatenate([self._count, np.zeros((more, len(REGIMES)), np.int32)])
+            self._told = np.concatenate([self._told, np.zeros(more, np.int32)])
+            self._kept = np.concatenate([self._kept, np.zeros((more, len(REGIMES)), bool)])
             for name in ("_base", "_mean"):
                 held = getattr(self, name)
                 setattr(self, name, np.concatenate([held, np.zeros((more, *_SHAPE), np.float32)]))

@@ -1,6 +1,7 @@
 """The API without servers: a reader that holds twins in memory, and a log whose owner answers."""
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from functools import cache
@@ -68,6 +69,11 @@ class FakeReader:
 
     async def ping(self) -> None:
         self._check()
+
+    async def counts(self, most: int) -> tuple[int, dict[str, dict[str, int]]]:
+        self._check()
+        states = Counter(twin["presence"]["state"] for twin in self.twins.values())
+        return len(self.twins), {"presence": dict(states.most_common(most))}
 
     async def twin(self, vehicle_id: str) -> Document | None:
         self._check()

@@ -7,6 +7,7 @@ import numpy as np
 from models.debounce import Debounce
 from models.features import FEATURES, INPUTS, REGIMES
 from models.scoring import Batch, Gate
+from models.stuck import LIVELY
 from models.trend import Norms
 from twin.wire.telemetry import Telemetry
 
@@ -47,12 +48,13 @@ class SpeedModel:
         return np.stack([chance, 100 - chance, 90 - chance, np.full(len(windows), np.inf)], axis=1)
 
 
-def signals(speed: float = 0.0) -> dict[str, float]:
-    """All inputs of the features, plausible."""
+def signals(speed: float = 0.0, at: int = 0) -> dict[str, float]:
+    """All inputs of the features, plausible; what is lively in a moving car differs with time `at`."""
     values = dict.fromkeys(INPUTS, 1.0)
     values.update(
         coolant_temp=88.0, battery_voltage=230.0, battery_percentage=0.6, throttle_pos=0.1
     )
+    values.update(dict.fromkeys(LIVELY, 1.0 + at % 997 / 1e5))
     return {**values, "speed": speed}
 
 
@@ -60,12 +62,12 @@ def telemetry(
     vehicle_id: str = "car-1", at: int = T0, speed: float = 0.0, **other: float
 ) -> Telemetry:
     """One row of one car."""
-    return Telemetry(vehicle_id, at, 0, 0, {**signals(speed), **other})
+    return Telemetry(vehicle_id, at, 0, 0, {**signals(speed, at), **other})
 
 
 def batch(rows: Sequence[tuple[str, int, float]], usable: Sequence[bool] | None = None) -> Batch:
     """(vehicle id, seconds after T0, speed) as one partition's rows; a NaN speed is absent."""
-    matrix = np.array([[signals(speed)[name] for name in INPUTS] for _, _, speed in rows])
+    matrix = np.array([[signals(speed, at)[name] for name in INPUTS] for _, at, speed in rows])
     return Batch(
         [vehicle for vehicle, _, _ in rows],
         np.array([T0 + 1000 * second for _, second, _ in rows], dtype=np.int64),

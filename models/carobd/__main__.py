@@ -19,8 +19,8 @@ from twin.wire.errors import CartwinError
 
 _DESCRIPTION = """\
 Learn from healthy trips of a real Toyota Etios and find faults injected into other trips of it: the
-masked autoencoder as it is served, beside boosting, a plain autoencoder, PCA and fixed limits, all at
-one budget of false alarms.
+masked autoencoder with the sensors of that car, beside boosting, a plain autoencoder, PCA and fixed
+limits, all at one budget of false alarms.
 
   python -m models.carobd --data ../shared/data/carobd-etios
   python -m models.carobd --data ../shared/data/carobd-etios --out report --json"""

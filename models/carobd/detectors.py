@@ -1,7 +1,8 @@
-"""Detectors of the real car's evaluation: ours as it is served, and what others use, fitted alike.
+"""Detectors of the real car's evaluation: ours, and what others use, fitted alike.
 
-* autoencoder: ours (`models.network` with the layout of `features`), one SavedModel for each fold,
-  loaded again; a score is the largest of the folds' mean residuals
+* autoencoder: the network of the fleet (`models.network`) with the layout of this car's `features`, one
+  SavedModel for each fold, loaded again; a score is the largest of the folds' mean residuals. It is not
+  an artefact that the scorer loads: that one's features need sensors which this car does not have
 * mse: a plain autoencoder through a bottleneck, mean squared error of a row
 * pca: Hotelling's T2 and Q (`models.baseline`)
 * boosting: virtual sensors: coolant, trims and voltage from the signals that are not hidden for them

@@ -74,7 +74,8 @@ TARGETS: Final[dict[str, str]] = {
 """What is rebuilt, by the name that evidence gives it -> its feature.
 
 All share one budget of false alarms. With manifold, throttle, timing, intake air and catalyst beside
-them, none of which a control unit's own diagnosis is silent on, the trims found 89 % instead of 100 %.
+them, none of which a control unit's own diagnosis is silent on, lean trims are found in 89 % instead of
+94 %. So the choice knows which faults are looked for.
 """
 
 _TRIMS: Final = ("long_trim", "short_trim", "trim")

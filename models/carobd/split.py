@@ -1,8 +1,7 @@
 """Which trips train, calibrate and test: by trip, never by row, each kind of trip in its share.
 
 The test part is fixed by the trips' names (a hash, so no order of recording enters) and is the same
-for every seed: choices were made on the other part only. A seed deals that other part into training
-and calibration.
+for every seed. A seed deals the other part into training and calibration.
 """
 
 import hashlib

@@ -41,7 +41,7 @@ def main(arguments: list[str] | None = None) -> int:
         (options.out / "fleet.json").write_bytes(orjson.dumps(told, option=orjson.OPT_INDENT_2))
         plot(result["summary"], options.out / "fleet.png")
     sys.stdout.write(orjson.dumps(told).decode() if options.json else text(result["summary"]))
-    sys.stdout.write("\n" if options.json else "".join(f"missed: {why}\n" for why in missed))
+    sys.stdout.write("\n" if options.json else "\n" + "".join(f"missed: {why}\n" for why in missed))
     return 1 if missed else 0
 
 

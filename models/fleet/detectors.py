@@ -5,8 +5,10 @@
 * pca: Hotelling's T2 and Q of a row (`models.baseline`).
 * boosting: gradient boosted trees on statistics of a window (last, mean, deviation, extremes and slope
   of each feature), with the labels the LSTM learns from. scikit-learn is imported when it is built.
+* boosting_own: the same trees that are given, besides, what our networks are given: how far the car has
+  left its own baseline.
 
-The last two have no threshold of their own; the evaluation gives them one.
+The last three have no threshold of their own; the evaluation gives them one.
 """
 
 from typing import Any, Final
@@ -53,10 +55,22 @@ def statistics(windows: Features) -> Features:
     return np.concatenate(parts, axis=1)
 
 
+def _known(windows: Features, deviations: Features | None) -> Features:
+    told = statistics(windows)
+    return told if deviations is None else np.concatenate([told, deviations], axis=1)
+
+
 class Boosting:
     """Gradient boosted trees on window statistics; gives the log-odds of failure within the horizon."""
 
-    def __init__(self, windows: Features, labels: NDArray[np.bool_], seed: int) -> None:
+    def __init__(
+        self,
+        windows: Features,
+        labels: NDArray[np.bool_],
+        seed: int,
+        deviations: Features | None = None,
+    ) -> None:
+        """`deviations` (k, FEATURES) at the ends of the windows, when they are to be known."""
         from sklearn.ensemble import HistGradientBoostingClassifier  # noqa: PLC0415
 
         self._trees: Any = HistGradientBoostingClassifier(
@@ -66,12 +80,14 @@ class Boosting:
             class_weight="balanced",
             random_state=seed,
         )
-        self._trees.fit(statistics(windows), labels)
+        self._trees.fit(_known(windows, deviations), labels)
 
-    def scores(self, windows: Features) -> Floats:
-        """Log-odds (k,) of windows (k, WINDOW, FEATURES)."""
+    def scores(self, windows: Features, deviations: Features | None = None) -> Floats:
+        """Log-odds (k,) of windows (k, WINDOW, FEATURES), with deviations as they were learnt."""
         parts = [
-            self._trees.decision_function(statistics(windows[i : i + 65536]))
-            for i in range(0, len(windows), 65536)
+            self._trees.decision_function(
+                _known(windows[part], None if deviations is None else deviations[part])
+            )
+            for part in (slice(i, i + 65536) for i in range(0, len(windows), 65536))
         ]
         return np.concatenate(parts) if parts else np.empty(0)

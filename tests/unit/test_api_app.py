@@ -627,6 +627,21 @@ def test_requests_are_counted_by_route_template() -> None:
     assert b"cartwin_api_requests_total" in get("/metrics").content
 
 
+def test_the_fleet_is_a_metric_while_redis_answers() -> None:
+    """What was known is not told any more when nobody can know."""
+    fakes = Fakes(twin("car-1"), twin("car-2"))
+
+    def told() -> float | None:
+        assert get("/metrics", fakes).status_code == 200
+        state = next(iter(fakes.reader.twins.values()))["presence"]["state"]
+        labels = {"field": "presence", "value": state}
+        return REGISTRY.get_sample_value("cartwin_fleet_twins", labels)
+
+    assert told() == 2
+    fakes.reader.away = True
+    assert told() is None
+
+
 def test_livez_fails_when_a_part_has_ended() -> None:
     """A process whose replies are not read any more asks to be restarted."""
     fakes = Fakes(twin())

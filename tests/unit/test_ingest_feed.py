@@ -7,6 +7,8 @@ from confluent_kafka import KafkaError, KafkaException, TopicPartition
 
 from ingest.errors import KafkaRefused
 from ingest.feed import Feed
+from twin.kit import metrics
+from twin.kit.kafka import Lag
 
 
 class Record:
@@ -45,6 +47,9 @@ class Log:
     def assignment(self):
         return []
 
+    def position(self, partitions):
+        return []
+
     def poll(self, timeout):
         return self.waiting.pop(0) if self.waiting and "paused" not in self.asked[-1:] else None
 
@@ -72,7 +77,7 @@ class Log:
 def playing(play, *records, waiting=100, partitions=(0, 1)):
     async def run():
         log = Log(*records)
-        feed = Feed(log, "t", waiting)
+        feed = Feed(log, "t", waiting, "g")
         log.assign(*partitions)
         await play(feed, log)
         if not log.closed:
@@ -216,3 +221,32 @@ def test_errors_are_no_records_and_a_fatal_one_ends_the_process():
             await feed.next()
 
     playing(play)
+
+
+def test_how_far_it_is_behind_is_told_with_every_second_poll_at_most():
+    """Of partitions with a place and an end that Kafka has said; not more often than once a second."""
+
+    class Known(Log):
+        asked_at = 0
+
+        def assignment(self):
+            self.asked_at += 1
+            return [TopicPartition("t", n) for n in range(3)]
+
+        def position(self, partitions):
+            places = (5, 100, -1001)
+            return [TopicPartition("t", p.partition, places[p.partition]) for p in partitions]
+
+        def get_watermark_offsets(self, partition, cached):
+            assert cached
+            return {0: (0, 12), 1: (0, -1001), 2: (0, 7)}[partition.partition]
+
+    log = Known()
+    lag = Lag(log, "g")
+    for now in (100.0, 100.5, 101.1):
+        lag.tell(now)
+    assert log.asked_at == 2
+    assert metrics.CONSUMER_BEHIND._told["g"] == {("t", 0): 7}
+    (family,) = metrics.CONSUMER_BEHIND.collect()
+    told = {tuple(s.labels.values()): s.value for s in family.samples}
+    assert told["g", "t", "0"] == 7

@@ -86,19 +86,12 @@ def test_the_package_names_the_model(made: artefact.Artefact, data: bytes) -> No
 
 def _cut(record: dict[str, Any]) -> None:
     file = record["files"][lite.LSTM]
-    file["data"] = file["data"][: len(file["data"]) // 8 * 4]
-
-
-def _altered(record: dict[str, Any]) -> None:
-    file = record["files"][lite.AUTOENCODER]
-    inside = bytearray(zlib.decompress(base64.b64decode(file["data"])))
-    inside[len(inside) // 2] ^= 1
-    file["data"] = base64.b64encode(zlib.compress(bytes(inside))).decode()
+    record["files"][lite.LSTM] = file[: len(file) // 8 * 4]
 
 
 def _bomb(record: dict[str, Any]) -> None:
-    file = record["files"][lite.LSTM]
-    file["data"] = base64.b64encode(zlib.compress(b"\0" * (64 << 20), 9)).decode()
+    bomb = zlib.compress(b"\0" * (64 << 20), 9)
+    record["files"][lite.LSTM] = base64.b64encode(bomb).decode()
 
 
 def _swapped(record: dict[str, Any]) -> None:
@@ -109,23 +102,47 @@ def _swapped(record: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("hurt", "why"),
     [
-        (_cut, "altered|no package"),
-        (_altered, "autoencoder.tflite was altered"),
-        (_bomb, "lstm.tflite was altered"),
+        (_cut, "no LiteRT model"),
+        (_bomb, "no LiteRT model"),
         (_swapped, "are accepted"),
-        (lambda record: record.update(format=2), "format 2; 1 is accepted"),
+        (lambda record: record.update(format=1), "format 1; 2 is accepted"),
         (lambda record: record.update(feature_hash="0" * 16), "for features 0000"),
         (lambda record: record["autoencoder"].pop("norms"), "no package.*norms"),
         (lambda record: record["files"].clear(), "no package"),
+        (lambda record: record["golden"]["rows"][0].__setitem__(0, 30.0), "computes .* here"),
+        (lambda record: record["golden"]["chances"].__setitem__(0, 0.77), "computes .* here"),
+        (lambda record: record["golden"].clear(), "no package"),
     ],
 )
 def test_a_package_that_is_not_as_it_says_is_refused(
     data: bytes, hurt: Callable[[dict[str, Any]], None], why: str
 ) -> None:
-    """Whole or not at all."""
+    """Whole or not at all, also when somebody has made its digest anew."""
     record = orjson.loads(data)
     hurt(record)
+    del record["digest"]
     with pytest.raises(ArtefactRefused, match=why):
+        edge.opened(orjson.dumps({"digest": edge._digest(record), **record}))
+
+
+@pytest.mark.parametrize(
+    "hurt",
+    [
+        lambda record: record["autoencoder"].update(threshold=1e9),
+        lambda record: record["lstm"].update(cap=9.0),
+        lambda record: record["lstm"]["debounce"].update(k=9),
+        lambda record: record["autoencoder"]["norms"]["scale"][0].__setitem__(0, 9.0),
+        lambda record: record.update(horizon_s=1),
+        _bomb,
+    ],
+)
+def test_a_package_that_was_altered_in_any_part_is_refused(
+    data: bytes, hurt: Callable[[dict[str, Any]], None]
+) -> None:
+    """Thresholds are as much of a model as its weights."""
+    record = orjson.loads(data)
+    hurt(record)
+    with pytest.raises(ArtefactRefused, match="was altered on its way"):
         edge.opened(orjson.dumps(record))
 
 

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.features import MAX_GAP_MS, WINDOW
+from models.features import INPUTS, MAX_GAP_MS, WINDOW
 from models.scoring import Batch, Vehicles, Verdict, assess
-from models.trend import WARM_UP
-from tests.models_builders import SpeedModel, batch
+from models.trend import MEMORY, WARM_UP
+from tests.models_builders import T0, SpeedModel, batch
 
 MODEL = SpeedModel(threshold=10.0, chance=0.5)
 NaN = math.nan
@@ -91,7 +91,8 @@ def test_what_cannot_be_scored_is_counted() -> None:
     vehicles.counts.clear()
     rows = [("car-1", 5, 1.0), ("car-1", 5, 1.0), ("car-1", 6, NaN), ("car-1", 7, 1.0)]
     verdicts = _run(vehicles, rows, usable=[True, True, True, False])
-    assert vehicles.counts == {"scored": 1, "late": 1, "incomplete": 1, "suspect": 1, "no_room": 0}
+    one = dict.fromkeys(("scored", "late", "incomplete", "suspect"), 1)
+    assert vehicles.counts == {**one, "no_room": 0, "stuck": 0}
     assert [(v.row, v.score) for v in verdicts] == [(0, 1.0), (2, None), (3, None)]
 
 
@@ -219,3 +220,76 @@ def test_an_empty_batch_is_nothing() -> None:
     """No rows, no verdicts, no call with an odd shape."""
     empty: Batch = batch([])
     assert assess(MODEL, [(Vehicles(5), empty)], 0) == [[]]
+
+
+def _at(vehicles: Vehicles, rows: list[tuple[str, int, float]], came: list[int]) -> list[str]:
+    """What is said of rows that came at their times, in s after T0."""
+    made = replace(batch(rows), arrivals=np.array([T0 + 1000 * at for at in came]))
+    return [f"{v.row} {v.state}" for v in assess(MODEL, [(vehicles, made)], 0)[0]]
+
+
+def test_a_clock_that_is_set_back_ends_a_normal_state() -> None:
+    """Half a minute of late rows alone say that nothing is known; the first newer row ends that."""
+    vehicles = Vehicles(10)
+    _run(vehicles, [("car-1", i, 1.0) for i in range(60)])
+    back = list(range(60, 140))
+    told = _at(vehicles, [("car-1", at - 3600, 1.0) for at in back], back)
+    after = MAX_GAP_MS // 1000
+    assert told == [f"{i} insufficient_data" for i in range(after + 1, len(back))]
+    assert vehicles.counts["late"] == len(back)
+    newer = _at(vehicles, [("car-1", 140 + i, 1.0) for i in range(2)], [140, 141])
+    assert newer == ["0 insufficient_data", "1 insufficient_data"]
+    again = _run(vehicles, [("car-1", 142 + i, 1.0) for i in range(WINDOW)])
+    assert again[-1].state == "normal"
+
+
+def test_rows_that_a_car_had_kept_leave_its_state_alone() -> None:
+    """Many minutes of them may come late, within seconds; a newer one among them proves the clock."""
+    vehicles = Vehicles(10)
+    _run(vehicles, [("car-1", i, 1.0) for i in range(900, 960)])
+    burst = [("car-1", 100 + i, 1.0) for i in range(600)]
+    assert _at(vehicles, burst, [960 + i // 300 for i in range(600)]) == []
+    mixed = [("car-1", 700 + i if i % 2 else 960 + i, 1.0) for i in range(100)]
+    told = _at(vehicles, mixed, [960 + i for i in range(100)])
+    assert told == [f"{i} normal" for i in range(0, 100, 2)]
+
+
+def test_an_open_alarm_outlives_a_clock_that_is_set_back() -> None:
+    """Nothing that is not known heals a car."""
+    vehicles = Vehicles(10)
+    _run(vehicles, [("car-1", i, 1.0) for i in range(60)])
+    assert _run(vehicles, [("car-1", 60 + i, 90.0) for i in range(40)])[-1].state == "alarm"
+    late = [("car-1", i, 1.0) for i in range(80)]
+    assert set(_at(vehicles, late, list(range(100, 180)))) == {
+        f"{i} alarm" for i in range(MAX_GAP_MS // 1000 + 1, 80)
+    }
+
+
+def test_a_stuck_sensor_is_not_scored_and_ends_a_normal_state() -> None:
+    """It is counted, and after the gap nothing is known of the car."""
+    vehicles = Vehicles(10)
+    rows = batch([("car-1", i, 10.0) for i in range(120)])
+    rows.signals[40:, INPUTS.index("engine_speed")] = 1800.0
+    said = assess(MODEL, [(vehicles, rows)], 0)[0]
+    assert vehicles.counts["stuck"] == 120 - 40 - (WINDOW - 1)
+    first = 40 + WINDOW - 1
+    assert said[first - 1].state == "normal"
+    assert all(v.score is None for v in said[first:])
+    assert said[-1].state == "insufficient_data"
+
+
+def test_a_car_that_gets_its_baseline_back_is_where_it_was() -> None:
+    """In a slot of its partition, and judged after a few rows; gone with the partition."""
+    first, kept = Vehicles(10), Vehicles(10)
+    calm = [("car-1", i, 5.0) for i in range(60)]
+    _run(first, calm)
+    cars, there, base = first.judges["champion"].trends.fresh(np.array([0, 0]))
+    assert first.store.ids(cars) == ["car-1"]
+    assert first.judges["champion"].trends.fresh(np.array([0]))[0].size == 0, "told twice"
+    kept.adopt("champion", MODEL)
+    assert kept.restore(["car-1"], 3, there, base, 0) == 1
+    assert kept.homes(["car-1"]).tolist() == [3]
+    said = _run(kept, [("car-1", 60 + i, 5.0) for i in range(MEMORY)])
+    assert [v.score for v in said] == [None] * (MEMORY - 1) + [5.0]
+    kept.release(3)
+    assert _run(kept, [("car-1", 100 + i, 5.0) for i in range(MEMORY)])[-1].score is None

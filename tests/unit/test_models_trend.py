@@ -111,3 +111,35 @@ def test_how_rows_are_batched_changes_nothing(
         for begin, end in zip([0, *sorted(cuts)], [*sorted(cuts), len(rows)], strict=True)
     ]
     np.testing.assert_array_equal(np.concatenate(parts), whole)
+
+
+def test_a_kept_baseline_shows_wear_that_one_learnt_anew_takes_for_the_cars_own() -> None:
+    """After a restart the same deviation, once MEMORY rows came; learnt anew that of a healthy car."""
+    shape = (len(REGIMES), len(FEATURES))
+    norms = Norms(*(np.full(shape, x, np.float32) for x in (0.1, 5.0, 1.0)))
+    rng = np.random.default_rng(1)
+
+    def driven(trends: Trends, level: float, rows: int) -> float:
+        residuals = rng.normal(level, 0.1, (rows, len(FEATURES))).astype(np.float32)
+        found = trends.push(np.zeros(rows, np.int64), np.full(rows, 2), residuals)
+        return float(found[-1].max())
+
+    running = Trends(norms)
+    driven(running, 1.0, 60)
+    cars, there, base = running.fresh(np.array([0]))
+    assert there.tolist() == [[False, False, True, False]]
+    kept, anew = Trends(norms), Trends(norms)
+    kept.restore(cars, there, base)
+    assert np.isnan(driven(kept, 4.0, MEMORY - 1))
+    assert driven(kept, 4.0, 60) == pytest.approx(driven(running, 4.0, 120), abs=0.3)
+    assert driven(kept, 4.0, 1) > 2.5
+    assert driven(anew, 4.0, 120) < 0.5
+    # What it has learnt of another regime since is told together with what was kept.
+    kept.push(
+        np.zeros(WARM_UP, np.int64),
+        np.full(WARM_UP, 1),
+        np.ones((WARM_UP, len(FEATURES)), np.float32),
+    )
+    _, there, told = kept.fresh(np.array([0]))
+    assert there.tolist() == [[False, True, True, False]]
+    assert told[0, 2] == pytest.approx(base[0, 2])

@@ -45,6 +45,9 @@ class Source:
     def take(self, most: int) -> Any:
         return self.polls.pop(0)(most) if self.polls else []
 
+    def behind(self) -> dict[tuple[str, int], int]:
+        return {(tp.topic, tp.partition): 3 for tp in (self.placed[-1] if self.placed else {})}
+
     def close(self) -> None:
         self.closed = True
 

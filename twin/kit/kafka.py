@@ -13,10 +13,10 @@ from functools import cache
 from operator import methodcaller
 from typing import Any, Final, cast
 
-from confluent_kafka import Consumer, KafkaException, Message, Producer
+from confluent_kafka import Consumer, KafkaException, Message, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 
-from twin.kit import logs
+from twin.kit import logs, metrics
 from twin.kit.security import KafkaSecurity
 from twin.kit.settings import read
 from twin.wire import topics
@@ -29,6 +29,7 @@ Read = list[tuple[str, bytes | None]] | None
 """Headers of a record as it is read."""
 
 
+LAG_EVERY_S: Final = 1.0
 _LOG_EVERY_S: Final = 10.0
 _SAY_AFTER_S: Final = 2.0
 _ANSWER_S: Final = 5.0
@@ -102,6 +103,30 @@ def consumer(bootstrap: str, group: str, client_id: str, **overrides: Any) -> Co
     )
     made.address = bootstrap
     return made
+
+
+class Lag:
+    """How far a member of a group is behind, told once a second by the thread that polls it."""
+
+    def __init__(self, consumer: Consumer, group: str) -> None:
+        self._consumer = consumer
+        self._group = group
+        self._due = 0.0
+
+    def tell(self, now: float) -> None:
+        """`now`: seconds of a clock that never goes back. Asks nobody but the client's memory."""
+        if now < self._due:
+            return
+        self._due = now + LAG_EVERY_S
+        behind = {}
+        for at in self._consumer.position(self._consumer.assignment()):
+            known = self._consumer.get_watermark_offsets(
+                TopicPartition(at.topic, at.partition), cached=True
+            )
+            # Without a place or an end nothing was read yet, so nothing is known.
+            if at.offset >= 0 and known is not None and known[1] >= 0:
+                behind[at.topic, at.partition] = max(0, known[1] - at.offset)
+        metrics.CONSUMER_BEHIND.tell(self._group, behind)
 
 
 def admin(bootstrap: str) -> AdminClient:

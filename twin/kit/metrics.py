@@ -5,7 +5,7 @@ can be checked against it, and that a misspelt metric is a type error.
 """
 
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import accumulate
 from typing import Final
 
@@ -96,6 +96,34 @@ class Latencies(Collector):
         yield HistogramMetricFamily(self._name, self._help, buckets=buckets, sum_value=self._sum)
 
 
+class Behind(Collector):
+    """How far this process is behind in what it reads from Kafka: of each partition that it has now.
+
+    Whoever polls tells it, in its own thread (`kafka.Lag`): a client may be closed under a scrape.
+    """
+
+    def __init__(self) -> None:
+        self._told: dict[str, Mapping[tuple[str, int], int]] = {}
+        REGISTRY.register(self)
+
+    def tell(self, group: str, records: Mapping[tuple[str, int], int]) -> None:
+        """Of all partitions (topic, number) that the reader `group` has now: records not taken."""
+        self._told[group] = records
+
+    def collect(self) -> Iterator[Metric]:
+        """Called for every scrape, by any thread."""
+        family = GaugeMetricFamily(
+            "cartwin_consumer_lag_records",
+            "Records of Kafka that a reader has before it, as of its last answer from Kafka",
+            labels=["group", "topic", "partition"],
+        )
+        for group, records in self._told.copy().items():
+            for (topic, partition), count in records.items():
+                family.add_metric([group, topic, str(partition)], count)
+        yield family
+
+
+CONSUMER_BEHIND = Behind()
 UPLINK_ACCOUNT = Account()
 UPLINK_REDRIVEN = Counter(
     "cartwin_uplink_redriven_total", "Rejected messages that were driven again, judged", ["result"]
@@ -197,6 +225,11 @@ SCORER_DRIFTED_CARS = Gauge(
 API_REQUESTS = Counter("cartwin_api_requests_total", "HTTP requests", ["method", "route", "status"])
 API_SECONDS = Histogram(
     "cartwin_api_request_seconds", "HTTP request duration", ["method", "route"], buckets=_LATENCY
+)
+FLEET = Gauge(
+    "cartwin_fleet_twins",
+    "Twins in the read model by presence and by health; every API process says the same",
+    ["field", "value"],
 )
 API_DECISIONS = Histogram(
     "cartwin_api_decision_seconds", "Request produced to owner's answer", buckets=_LATENCY

@@ -158,6 +158,15 @@ class Source:
         known = self._client.get_watermark_offsets(TopicPartition(*tp), cached=True)
         return known[1] if known is not None and known[1] >= 0 else None
 
+    def behind(self) -> dict[tuple[str, int], int]:
+        """Records of each partition that were not taken yet, where Kafka has said its end."""
+        ends = ((tp, next_, self.end(tp)) for tp, next_ in self._next.items())
+        return {
+            (tp.topic, tp.partition): max(0, end - next_)
+            for tp, next_, end in ends
+            if end is not None
+        }
+
     def close(self) -> None:
         """End the client. May take a moment."""
         with self._waiting:

@@ -35,7 +35,8 @@ from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 from faust.types.tuples import ConsumerMessage
 
-from twin.kit import logs
+from twin.kit import logs, metrics
+from twin.kit.kafka import LAG_EVERY_S
 from twin.stream.fetch import InputsUnreadable, Record, Source
 from twin.stream.horizon import Horizon
 from twin.stream.member import Member
@@ -106,6 +107,7 @@ class Consumer(driver.Consumer):
         self._most = int(self.app.conf.broker_max_poll_records)
         self._changed = asyncio.Event()
         self._source: Source | None = None
+        self._lag_due = 0.0
         self._horizon = Horizon()
 
     def _new_consumer_thread(self) -> Member:
@@ -154,6 +156,7 @@ class Consumer(driver.Consumer):
     async def _drain_messages(self, fetcher: Any) -> None:
         try:
             while not (self.should_stop or fetcher.should_stop):
+                self._tell_lag()
                 if not self.flow_active or not self._active_partitions:
                     # Nothing is assigned, or it is being restored.
                     await self._rest()
@@ -177,6 +180,12 @@ class Consumer(driver.Consumer):
         except InputsUnreadable as error:
             app: Any = self.app
             app.on_fault(error)
+
+    def _tell_lag(self) -> None:
+        now = time.monotonic()
+        if self._source is not None and now >= self._lag_due:
+            self._lag_due = now + LAG_EVERY_S
+            metrics.CONSUMER_BEHIND.tell(self.app.conf.id, self._source.behind())
 
     def _take(self) -> list[tuple[TP, list[Record]]]:
         """Fill the poll with what has arrived, and return that."""

@@ -27,6 +27,7 @@ REJECTED: Final = "rejected"
 REDRIVE: Final = "redrive"
 MODELS: Final = "models"
 MODEL_STATUS: Final = "model-status"
+BASELINES: Final = "baselines"
 EDGE_MODEL: Final = "engine/edge"
 """Key on `models` of the package that cars get, at the MQTT topic EDGE_TOPIC."""
 EDGE_TOPIC: Final = "models/engine"
@@ -100,6 +101,8 @@ SPECS: Final[tuple[TopicSpec, ...]] = (
     TopicSpec(REDRIVE, 7 * DAY_MS, max_message_bytes=REJECTED_MAX_BYTES),
     TopicSpec(MODELS, -1, partitioned=False, compacted=True),
     TopicSpec(MODEL_STATUS, -1, partitioned=False, compacted=True),
+    # What each car is like when nothing is worn, of the champion that learnt it.
+    TopicSpec(BASELINES, -1, compacted=True),
     TopicSpec(OPERATIONS, -1, partitioned=False, compacted=True),
     TopicSpec(AUDIT, 90 * DAY_MS, partitioned=False),
 )
