@@ -28,8 +28,25 @@ def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
 def body_of(shape: Any, *media_types: str, required: bool = True) -> dict[str, Any]:
     """The `openapi_extra` of a route whose body is a JSON object of `shape`."""
     schema = TypeAdapter(shape).json_schema()
+    schema = _inlined(schema, schema.pop("$defs", {}))
     content = {media_type: {"schema": schema} for media_type in media_types}
     return {"requestBody": {"required": required, "content": content}}
+
+
+def _inlined(schema: Any, definitions: dict[str, Any]) -> Any:
+    """A schema without `$defs`: beside a route they would not be where its references point to.
+
+    Shapes of bodies do not hold themselves, so this ends.
+    """
+    if isinstance(schema, list):
+        return [_inlined(part, definitions) for part in schema]
+    if not isinstance(schema, dict):
+        return schema
+    rest = {name: _inlined(part, definitions) for name, part in schema.items() if name != "$ref"}
+    if "$ref" not in schema:
+        return rest
+    name = schema["$ref"].removeprefix("#/$defs/")
+    return {**_inlined(definitions[name], definitions), **rest}
 
 
 def document(app: FastAPI) -> dict[str, Any]:
