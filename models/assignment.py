@@ -4,8 +4,9 @@ Windows and debounce live in memory, so a partition that is taken over is read a
 `restore_minutes` before its committed offset, through the same path, silently: records below
 `speak_from` are scored and not told. The time to go back to comes from the commit itself: its
 metadata holds the Kafka timestamp (ms) of the last record. A partition that is given up is forgotten
-with everything of it. Baselines are older than that, and kept elsewhere (`baselines`). (An alarm that stood longer than that on scores between release and threshold
-is not remembered; the twin keeps it until the scorer says otherwise.)
+with everything of it. Baselines are older than that, and kept elsewhere (`baselines`). (An alarm that
+stood longer than that on scores between release and threshold is not remembered; the twin keeps it
+until the scorer says otherwise.)
 """
 
 from collections.abc import Callable

@@ -19,7 +19,12 @@ def configuration(_: Rendered) -> Iterator[str]:
     kinds: tuple[Kind, ...] = ("mosquitto", "hivemq")
     for kind in kinds:
         settings = BrokerSettings(
-            NEED, Path(f"/{kind}/data"), "tls", "0.0.0.0", 8883, tls=Path(f"/{kind}/certs")  # noqa: S104
+            NEED,
+            Path(f"/{kind}/data"),
+            "tls",
+            "0.0.0.0",
+            8883,
+            tls=Path(f"/{kind}/certs"),
         )
         for name, text in files(kind, settings).items():
             path = ROOT / "k8s" / "components" / kind / name
@@ -45,7 +50,12 @@ def shards(r: Rendered) -> Iterator[str]:
         if pod.name == "uplink":
             if pod.kind != "StatefulSet" or pod.replicas != len(urls):
                 yield f"{pod.replicas} uplinks read {len(urls)} shards"
-            told = [one for c in pod.containers for one in c.get("env", ()) if one["name"] == "UPLINK_SHARDS"]
+            told = [
+                one
+                for c in pod.containers
+                for one in c.get("env", ())
+                if one["name"] == "UPLINK_SHARDS"
+            ]
             wanted_path = "metadata.labels['apps.kubernetes.io/pod-index']"
             if [one["valueFrom"]["fieldRef"]["fieldPath"] for one in told] != [wanted_path]:
                 yield "an uplink does not read the shard of its number"
@@ -75,7 +85,10 @@ def certificates(r: Rendered) -> Iterator[str]:
         if told != (common_name, ["digital signature", "client auth"], "mqtt-services-ca"):
             yield f"certificate {name} is {told}"
     server = known.get("mqtt-server", {})
-    if server.get("usages") != ["digital signature", "server auth"] or server.get("issuerRef", {}).get("name") != "mqtt-ca":
+    if (
+        server.get("usages") != ["digital signature", "server auth"]
+        or server.get("issuerRef", {}).get("name") != "mqtt-ca"
+    ):
         yield f"the brokers' certificate is for {server.get('usages')}"
     for pod in r.pods:
         if pod.kind == "StatefulSet" and "services" in pod.ports:

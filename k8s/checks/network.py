@@ -6,7 +6,10 @@ from typing import Final
 from k8s.checks.rendered import KAFKA_PODS, Object, Pod, Rendered, matches
 
 NEEDED: Final = {
-    *((name, "kafka", 9093) for name in ("uplink", "downlink", "worker", "scorer", "api", "trainer")),
+    *(
+        (name, "kafka", 9093)
+        for name in ("uplink", "downlink", "worker", "scorer", "api", "trainer")
+    ),
     ("uplink", "mosquitto", 8884),
     ("downlink", "mosquitto", 8884),
     ("worker", "redis", 6379),
@@ -69,7 +72,7 @@ def object_store(r: Rendered) -> Iterator[str]:
         if (pod.name in ("scorer", "trainer")) != bool(blocks):
             yield f"{pod.name} {'cannot leave' if not blocks else 'may leave'} the cluster"
         for block, ports in blocks:
-            if block["cidr"] == "0.0.0.0/0":  # noqa: S104 - a range
+            if block["cidr"] == "0.0.0.0/0":
                 private = {"10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "169.254.0.0/16"}
                 if ports != {443} or set(block.get("except", ())) != private:
                     yield f"{pod.name} reaches more than the store: {block} at {sorted(ports)}"
@@ -109,14 +112,14 @@ def _takes(rule: Object, side: str, pod: Pod, port: int) -> bool:
     if side not in rule:
         return True
     return any(
-        "podSelector" in peer and "namespaceSelector" not in peer and matches(peer["podSelector"], pod.labels)
+        "podSelector" in peer
+        and "namespaceSelector" not in peer
+        and matches(peer["podSelector"], pod.labels)
         for peer in rule[side]
     )
 
 
-def _outside(
-    r: Rendered, policies: list[Object], name: str, port: int, who: str
-) -> Iterator[str]:
+def _outside(r: Rendered, policies: list[Object], name: str, port: int, who: str) -> Iterator[str]:
     (pod,) = (pod for pod in r.pods if pod.name == name)
     for policy in _of(policies, pod, "Ingress"):
         for rule in policy.get("ingress", ()):

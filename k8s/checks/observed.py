@@ -31,7 +31,11 @@ def metrics() -> dict[str, set[str]]:
             names, kind = set(one._labelnames), one._type
             base = one._name
             if kind == "histogram":
-                found |= {f"{base}_bucket": names | {"le"}, f"{base}_count": names, f"{base}_sum": names}
+                found |= {
+                    f"{base}_bucket": names | {"le"},
+                    f"{base}_count": names,
+                    f"{base}_sum": names,
+                }
             else:
                 found[f"{base}_total" if kind == "counter" else base] = names
     for family in REGISTRY.collect():
@@ -41,7 +45,11 @@ def metrics() -> dict[str, set[str]]:
         elif family.name.startswith("cartwin_") and family.type == "histogram":
             for suffix, more in (("_bucket", {"le"}), ("_count", set()), ("_sum", set())):
                 found.setdefault(f"{family.name}{suffix}", labels - {"le"} | more)
-        elif family.name.startswith("cartwin_") and family.name not in found and f"{family.name}_total" not in found:
+        elif (
+            family.name.startswith("cartwin_")
+            and family.name not in found
+            and f"{family.name}_total" not in found
+        ):
             found[family.name] = labels
     found["cartwin_uplink_rejected_total"] = {"reason"}
     found["cartwin_consumer_lag_records"] = {"group", "topic", "partition"}
@@ -58,7 +66,10 @@ def queries() -> Iterator[tuple[str, str]]:
     for board in BOARDS:
         for panel in board.panels:
             for query, _ in panel.queries:
-                yield f"dashboard {board.uid}, {panel.title}", query.replace("$__rate_interval", "1m")
+                yield (
+                    f"dashboard {board.uid}, {panel.title}",
+                    query.replace("$__rate_interval", "1m"),
+                )
     for rule in rules():
         yield f"rule {rule.get('alert') or rule.get('record')}", rule["expr"]
 
@@ -110,7 +121,9 @@ def grouped(_: Rendered) -> Iterator[str]:
     there = metrics()
     for where, text in queries():
         names = [name for name, _, _ in _selectors(promql_parser.parse(text))]
-        known_labels = {"job", "instance", "version", "le"}.union(*(there.get(name, set()) for name in names))
+        known_labels = {"job", "instance", "version", "le"}.union(
+            *(there.get(name, set()) for name in names)
+        )
         for group in re.findall(r"\b(?:by|on|group_left)\s*\(([^)]*)\)", text):
             wanted = {word.strip() for word in group.split(",") if word.strip()}
             if strange := wanted - known_labels:
@@ -119,7 +132,11 @@ def grouped(_: Rendered) -> Iterator[str]:
         for panel in board.panels:
             for query, legend in panel.queries:
                 for label in re.findall(r"\{\{(\w+)\}\}", legend):
-                    if f"({label}" not in query and f", {label}" not in query and label != "instance":
+                    if (
+                        f"({label}" not in query
+                        and f", {label}" not in query
+                        and label != "instance"
+                    ):
                         yield f"dashboard {board.uid}, {panel.title}: {label} is summed away"
 
 

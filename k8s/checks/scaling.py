@@ -36,7 +36,11 @@ def scalers(r: Rendered) -> Iterator[str]:
                 yield f"{pod.name}: {most} replicas share {partitions(r)} partitions"
             yield from _triggers(r, pod.name, spec)
     for pod in r.pods:
-        if pod.kind in ("Deployment", "StatefulSet") and pod.replicas is None and pod.name not in seen:
+        if (
+            pod.kind in ("Deployment", "StatefulSet")
+            and pod.replicas is None
+            and pod.name not in seen
+        ):
             yield f"nobody says how many {pod.name} there are"
         if r.name != "local" and (pod.replicas or 99) < LEAST.get(pod.name, 0):
             yield f"{pod.name} has {pod.replicas} replicas"
@@ -56,7 +60,10 @@ def _triggers(r: Rendered, name: str, spec: dict) -> Iterator[str]:  # type: ign
             yield f"{name}: user keda may not look at {said['consumerGroup']}"
         if said["topic"] != topics.TELEMETRY:
             yield f"{name} is scaled by topic {said['topic']}"
-        if not said["bootstrapServers"].startswith("kafka-kafka-bootstrap:") or said.get("tls") != "enable":
+        if (
+            not said["bootstrapServers"].startswith("kafka-kafka-bootstrap:")
+            or said.get("tls") != "enable"
+        ):
             yield f"{name}: its scaler asks {said['bootstrapServers']}, tls {said.get('tls')}"
         else:
             port = int(said["bootstrapServers"].rpartition(":")[2])

@@ -17,7 +17,6 @@ SHARED: Final = Path(os.environ.get("CARTWIN_SHARED", ROOT.parent / "shared")).r
 """Folder with the CRDs of the operators and schemas of Terraform's providers."""
 
 KUBECTL: Final = str(Path(sys.prefix) / "bin" / "kubectl")
-KUBERNETES_VALIDATE: Final = str(Path(sys.prefix) / "bin" / "kubernetes-validate")
 CHECKOV: Final = str(BUILD / "checkov" / "bin" / "checkov")
 
 

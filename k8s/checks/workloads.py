@@ -9,7 +9,16 @@ from pydantic import TypeAdapter, ValidationError
 from pydantic_settings import BaseSettings
 
 from ingest.settings import DownlinkSettings, UplinkSettings
-from k8s.checks.rendered import KAFKA_PODS, KAFKA_PORTS, NAME, Object, Pod, Rendered, matches, values
+from k8s.checks.rendered import (
+    KAFKA_PODS,
+    KAFKA_PORTS,
+    NAME,
+    Object,
+    Pod,
+    Rendered,
+    matches,
+    values,
+)
 from k8s.checks.tools import ROOT
 from models.settings import ScorerSettings, TrainerSettings
 from twin.api.settings import ApiSettings
@@ -27,7 +36,14 @@ BY_HAND: Final = {"redis": {"password"}, "mqtt-cars-ca": {"ca.crt"}}
 """Secrets that a person makes (docs/operations.md), with their keys."""
 PROBES: Final = {"startupProbe": "/livez", "livenessProbe": "/livez", "readinessProbe": "/readyz"}
 SERVING: Final = ("uplink", "downlink", "worker", "scorer", "api")
-GRACE_S: Final = {"uplink": 30, "downlink": 30, "worker": 60, "scorer": 60, "api": 30, "mosquitto": 60}
+GRACE_S: Final = {
+    "uplink": 30,
+    "downlink": 30,
+    "worker": 60,
+    "scorer": 60,
+    "api": 30,
+    "mosquitto": 60,
+}
 """What a process may take to end in order, at least."""
 _PATHS: Final = re.compile(r"_(FILE|CA|CERT|KEY|DIR|CACHE)$")
 _FLEET: Final = {"MQTT_URLS", "MQTT_CA_FILE", "MQTT_CERT_DIR"}
@@ -78,8 +94,10 @@ def services(r: Rendered) -> Iterator[str]:
     for pod in r.pods:
         for container in pod.containers:
             for variable, value in values(r, pod, container):
-                for host, port in re.findall(r"(?:@|://|^|,)([a-z][a-z0-9.-]*):(\d+)", value or ""):
-                    yield from _address(r, f"{pod.name} {variable}", host, int(port))
+                for host, number in re.findall(
+                    r"(?:@|://|^|,)([a-z][a-z0-9.-]*):(\d+)", value or ""
+                ):
+                    yield from _address(r, f"{pod.name} {variable}", host, int(number))
 
 
 def _address(r: Rendered, what: str, host: str, port: int) -> Iterator[str]:
@@ -107,7 +125,7 @@ def probes(r: Rendered) -> Iterator[str]:
         if str(pod.ports.get(port)) != known.get(setting):
             yield f"{pod.name}: port {port} is {pod.ports.get(port)}, {setting} is {known.get(setting)}"
         host = "API_HOST" if pod.name == "api" else "HEALTH_HOST"
-        if known.get(host) != "0.0.0.0":  # noqa: S104 - what a probe needs
+        if known.get(host) != "0.0.0.0":
             yield f"{pod.name}: probes do not reach {host} {known.get(host)}"
         for probe, path in PROBES.items():
             asked = container.get(probe, {}).get("httpGet", {})
@@ -123,9 +141,9 @@ def probes(r: Rendered) -> Iterator[str]:
             for container in pod.spec["containers"]:
                 for probe in ("livenessProbe", "readinessProbe"):
                     asked = container.get(probe, {})
-                    port = (asked.get("httpGet") or asked.get("tcpSocket") or {}).get("port")
-                    if port not in pod.ports:
-                        yield f"{pod.name}: {probe} asks at {port}, which is no port of it"
+                    at = (asked.get("httpGet") or asked.get("tcpSocket") or {}).get("port")
+                    if at not in pod.ports:
+                        yield f"{pod.name}: {probe} asks at {at}, which is no port of it"
 
 
 def environment(r: Rendered) -> Iterator[str]:
@@ -177,11 +195,19 @@ def _settings(process: str, known: dict[str, str | None], used: set[str]) -> Ite
         if value is None or _PATHS.search(name) or "$(" in value:
             continue
         try:
-            kind: Any = Annotated[field.annotation, *field.metadata] if field.metadata else field.annotation
+            kind: Any = (
+                Annotated[field.annotation, *field.metadata] if field.metadata else field.annotation
+            )
             TypeAdapter(kind).validate_python(value)
         except ValidationError as error:
             yield f"{process}: {name}={value!r} is not accepted: {error.errors()[0]['msg']}"
-    required = {"KAFKA_BOOTSTRAP", "KAFKA_SECURITY_PROTOCOL", "KAFKA_SSL_CA", "KAFKA_SSL_CERT", "KAFKA_SSL_KEY"}
+    required = {
+        "KAFKA_BOOTSTRAP",
+        "KAFKA_SECURITY_PROTOCOL",
+        "KAFKA_SSL_CA",
+        "KAFKA_SSL_CERT",
+        "KAFKA_SSL_KEY",
+    }
     required |= {
         "uplink": {"MQTT_URLS", "MQTT_CA_FILE", "MQTT_CERT_FILE", "MQTT_KEY_FILE", "UPLINK_SHARDS"},
         "downlink": {"MQTT_URLS", "MQTT_CA_FILE", "MQTT_CERT_FILE", "MQTT_KEY_FILE"},
@@ -215,15 +241,19 @@ def files(r: Rendered) -> Iterator[str]:
             for variable, value in values(r, pod, container):
                 if _PATHS.search(variable) and value and value.startswith("/"):
                     yield from _path(pod, volumes, mounts, variable, value)
-            if container.get("securityContext", {}).get("readOnlyRootFilesystem") and pod.name in SETTINGS:
-                if "/tmp" not in mounts:  # noqa: S108 - a mount point
-                    yield f"{pod.name}: its root is read-only and it has no /tmp"
+            if (
+                container.get("securityContext", {}).get("readOnlyRootFilesystem")
+                and pod.name in SETTINGS
+            ) and "/tmp" not in mounts:
+                yield f"{pod.name}: its root is read-only and it has no /tmp"
 
 
 def _path(
     pod: Pod, volumes: dict[str, Object], mounts: dict[str, Object], variable: str, value: str
 ) -> Iterator[str]:
-    place = next((at for at in sorted(mounts, reverse=True) if f"{value}/".startswith(f"{at}/")), None)
+    place = next(
+        (at for at in sorted(mounts, reverse=True) if f"{value}/".startswith(f"{at}/")), None
+    )
     if place is None:
         yield f"{pod.name}: {variable}={value} lies in no volume"
         return
@@ -232,9 +262,8 @@ def _path(
         there = _files_of(volumes.get(mount["name"], {}))
         if value.removeprefix(f"{place}/") not in there:
             yield f"{pod.name}: {variable}={value} is not among {sorted(there)}"
-    elif mount.get("readOnly"):
-        if variable != "MQTT_CERT_DIR":
-            yield f"{pod.name}: {variable}={value} cannot be written"
+    elif mount.get("readOnly") and variable != "MQTT_CERT_DIR":
+        yield f"{pod.name}: {variable}={value} cannot be written"
 
 
 def _files_of(volume: Object) -> set[str]:
@@ -283,7 +312,11 @@ def _secrets_used(r: Rendered) -> Iterator[tuple[str, str, set[str]]]:
             yield one["metadata"]["name"], reference["name"], {reference["key"]}
     for one in r.kind("Issuer"):
         if "ca" in one["spec"]:
-            yield f"Issuer {one['metadata']['name']}", one["spec"]["ca"]["secretName"], {"tls.crt", "tls.key"}
+            yield (
+                f"Issuer {one['metadata']['name']}",
+                one["spec"]["ca"]["secretName"],
+                {"tls.crt", "tls.key"},
+            )
 
 
 def own_identity(r: Rendered) -> Iterator[str]:
@@ -345,16 +378,23 @@ def confined(r: Rendered) -> Iterator[str]:
 
 def _resources(name: str, resources: Object) -> Iterator[str]:
     for part in ("cpu", "memory"):
-        least, most = (
-            resources.get(side, {}).get(part) for side in ("requests", "limits")
-        )
+        least, most = (resources.get(side, {}).get(part) for side in ("requests", "limits"))
         if least is None or most is None:
             yield f"{name}: no request or no limit of {part}"
         elif amount(least) > amount(most):
             yield f"{name}: it requests {least} of {part} and may use {most}"
 
 
-_UNITS: Final = {"m": 1e-3, "": 1.0, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "k": 1e3, "M": 1e6, "G": 1e9}
+_UNITS: Final = {
+    "m": 1e-3,
+    "": 1.0,
+    "Ki": 2**10,
+    "Mi": 2**20,
+    "Gi": 2**30,
+    "k": 1e3,
+    "M": 1e6,
+    "G": 1e9,
+}
 
 
 def amount(text: str | float) -> float:

@@ -43,7 +43,7 @@ def rules() -> str:
         "spec": yaml.safe_load((HERE / "rules.yml").read_text()),
     }
     head = "# Written by `python -m k8s.observability.build` from k8s/observability/rules.yml.\n"
-    return head + yaml.safe_dump(resource, sort_keys=False, width=1000)
+    return head + str(yaml.safe_dump(resource, sort_keys=False, width=1000))
 
 
 def _dashboard(board: Board) -> Any:

@@ -1,7 +1,7 @@
 """HTTP as clients see it: addresses, headers, refusals, and the page."""
 
-import re
 import asyncio
+import re
 from typing import Any, get_args
 from unittest.mock import Mock
 

@@ -67,9 +67,9 @@ HIVEMQ: Final = Bundle(
 )
 JMX: Final = Bundle(
     "jmx",
-    "1.5.0",
-    "io.prometheus.jmx:jmx_prometheus_javaagent:1.5.0",
-    "jmx_prometheus_javaagent-1.5.0.jar",
+    "1.0.1",
+    "io.prometheus.jmx:jmx_prometheus_javaagent:1.0.1",
+    "jmx_prometheus_javaagent-1.0.1.jar",
     2,
     "do without Kafka's own metrics",
 )
