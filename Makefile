@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 SECONDS ?= 240
 
-.PHONY: help install demo test test-deep check format lock clean
+.PHONY: help install demo test test-deep check deploy-check format lock clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -32,6 +32,10 @@ check: install ## ruff, mypy --strict, import-linter
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+deploy-check: install ## k8s/, terraform/, images, rules and dashboards, without a cluster or a cloud
+	PYTHON=$(PYTHON) sh scripts/deploy-tools.sh
+	$(BIN)/python -m k8s.checks
 
 format: install ## rewrite the sources in the house style
 	$(BIN)/ruff check --fix .

@@ -6,6 +6,7 @@ from typing import Final
 
 from k8s.checks.rendered import Rendered
 from k8s.checks.tools import ROOT
+from k8s.checks.workloads import amount
 from twin.local.access import DOWNLINK, UPLINK
 from twin.local.broker_config import BrokerSettings, Kind, Need, files
 
@@ -30,6 +31,54 @@ def configuration(_: Rendered) -> Iterator[str]:
             path = ROOT / "k8s" / "components" / kind / name
             if not path.exists() or path.read_text() != text:
                 yield f"{path.relative_to(ROOT)} is not what `cartwin broker config` writes"
+
+
+def mounted(r: Rendered) -> Iterator[str]:
+    """A broker finds its files where its configuration says that they are."""
+    for pod in r.pods:
+        if pod.kind != "StatefulSet" or "services" not in pod.ports:
+            continue
+        name = pod.name
+        maps = [one for key, one in r.named("ConfigMap").items() if key.startswith(f"{name}-")]
+        main = "mosquitto.conf" if name == "mosquitto" else "config.xml"
+        if [sorted(one["data"]) for one in maps] != [sorted((main, "acl"))]:
+            yield f"{name} has no configuration: {[sorted(one['data']) for one in maps]}"
+        if pod.ports != {"cars": 8883, "services": 8884}:
+            yield f"{name} listens at {pod.ports}"
+        (container,) = pod.spec["containers"]
+        mounts = {m["mountPath"]: (m["name"], m.get("subPath")) for m in container["volumeMounts"]}
+        wanted = {
+            f"/{name}/data": ("data", None),
+            f"/{name}/certs": ("certs", None),
+            f"/{name}/data/acl": ("config", "acl"),
+        }
+        if any(mounts.get(path) != there for path, there in wanted.items()):
+            yield f"{name} mounts {mounts}"
+        if name == "mosquitto" and (
+            mounts.get("/mosquitto/config") != ("config", None)
+            or container.get("command") != ["mosquitto", "-c", "/mosquitto/config/mosquitto.conf"]
+        ):
+            yield f"{name} runs {container.get('command')}"
+        parts = [
+            (source["secret"]["name"], item["key"], item["path"])
+            for volume in pod.spec["volumes"]
+            if volume["name"] == "certs"
+            for source in volume["projected"]["sources"]
+            for item in source["secret"]["items"]
+        ]
+        if sorted(parts) != [
+            ("mqtt-cars-ca", "ca.crt", "cars-ca.pem"),
+            ("mqtt-server", "tls.crt", "server.pem"),
+            ("mqtt-server", "tls.key", "server.key"),
+            ("mqtt-services-ca", "ca.crt", "services-ca.pem"),
+        ]:
+            yield f"{name} is given {parts}"
+        memory = amount(container["resources"]["limits"]["memory"])
+        if memory < 1.5 * NEED.payload_bytes:
+            yield f"{name} cannot keep what it is to: {NEED.payload_bytes} bytes in {memory:.0f}"
+        user = pod.spec["securityContext"].get("runAsUser")
+        if name == "mosquitto" and user != 1883:
+            yield f"{name} runs as {user}, its image is made for 1883"
 
 
 def shards(r: Rendered) -> Iterator[str]:
@@ -71,8 +120,10 @@ def certificates(r: Rendered) -> Iterator[str]:
             yield f"certificate {name}: there is no {reference['kind']} {reference['name']}"
         if spec["secretName"] != name:
             yield f"certificate {name} lies in secret {spec['secretName']}"
+        if spec["privateKey"].get("algorithm") != "ECDSA":
+            yield f"certificate {name} has a key of {spec['privateKey'].get('algorithm')}"
         hours = [int(spec[part].removesuffix("h")) for part in ("renewBefore", "duration")]
-        if not 0 < hours[0] < hours[1]:
+        if not 24 * 7 <= hours[0] < hours[1] <= (90_000 if spec.get("isCA") else 9_000):
             yield f"certificate {name} lives {spec['duration']}, renewed {spec['renewBefore']} before"
         if spec.get("isCA"):
             if reference["name"] != "selfsigned" or spec["privateKey"]["rotationPolicy"] != "Never":
@@ -92,8 +143,9 @@ def certificates(r: Rendered) -> Iterator[str]:
         yield f"the brokers' certificate is for {server.get('usages')}"
     for pod in r.pods:
         if pod.kind == "StatefulSet" and "services" in pod.ports:
-            names = {f"*.{pod.name}", "mqtt"}
-            if missing := names - set(server.get("dnsNames", ())):
+            names = {f"*.{pod.name}", f"*.{pod.name}.cartwin.svc", "mqtt", "mqtt.cartwin.svc"}
+            names |= {"mqtt.cartwin.example"} if r.name == "production" else set()
+            if missing := names ^ set(server.get("dnsNames", ())):
                 yield f"the brokers' certificate is not for {sorted(missing)}"
     for name, one in issuers.items():
         secret = one["spec"].get("ca", {}).get("secretName")
@@ -112,8 +164,10 @@ def doors(r: Rendered) -> Iterator[str]:
         outside = one["spec"].get("type", "ClusterIP") != "ClusterIP"
         if outside and (one["metadata"]["name"] != "mqtt" or r.name != "production"):
             yield f"service {one['metadata']['name']} is reached from outside"
+    if r.name == "production" and spec.get("externalTrafficPolicy") != "Local":
+        yield "cars lose their address on the way in"
     if r.name == "production" and spec.get("type") != "LoadBalancer":
         yield "cars cannot reach production"
 
 
-CHECKS: Final = (configuration, shards, certificates, doors)
+CHECKS: Final = (configuration, mounted, shards, certificates, doors)

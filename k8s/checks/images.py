@@ -163,7 +163,7 @@ def started(target: str) -> Iterator[str]:
         shutil.rmtree(venv, ignore_errors=True)
         for command in (
             [sys.executable, "-m", "venv", str(venv)],
-            [str(venv / "bin" / "python"), "-m", "pip", "install", "--quiet", "--require-hashes",
+            [str(venv / "bin" / "python"), "-m", "pip", "install", "--quiet", "--no-deps", "--require-hashes",
              "--disable-pip-version-check", "-r", str(wanted)],
         ):  # fmt: skip
             done = subprocess.run(command, capture_output=True, text=True, check=False)

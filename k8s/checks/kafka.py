@@ -5,8 +5,10 @@ from typing import Any, Final
 
 from ingest import downlink, redrive
 from k8s.checks.rendered import Object, Rendered
+from k8s.checks.workloads import amount, resources
 from models.registry import SCORERS
 from twin import app
+from twin.local.jars import KAFKA_VERSION
 from twin.settings import WorkerSettings
 from twin.wire import topics
 from twin.wire.topics import SPECS
@@ -147,9 +149,8 @@ def cluster(r: Rendered) -> Iterator[str]:
             yield f"listener {listener['name']} lets in anybody"
         if listener["type"] != "internal":
             yield f"listener {listener['name']} is reached from outside"
-        peers = listener.get("networkPolicyPeers")
-        if not peers or {} in peers:
-            yield f"listener {listener['name']} is open to every pod"
+        if listener.get("networkPolicyPeers") != PEERS:
+            yield f"listener {listener['name']} is open to {listener.get('networkPolicyPeers')}"
     if kafka.get("authorization", {}).get("type") != "simple":
         yield "Kafka allows everybody everything"
     if kafka.get("authorization", {}).get("superUsers"):
@@ -192,4 +193,55 @@ def cluster(r: Rendered) -> Iterator[str]:
         yield f"Kafka's metrics are not in ConfigMap {metrics.get('name')}"
 
 
-CHECKS: Final = (catalogue, rights, cluster)
+PEERS: Final = [
+    {"podSelector": {"matchLabels": {"app.kubernetes.io/part-of": "cartwin"}}},
+    {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "keda"}}},
+]
+"""Who comes to Kafka: our pods, and who scales them."""
+
+
+def brokers(r: Rendered) -> Iterator[str]:
+    """Its version, where its pods may lie, and what they and its operators take."""
+    (kafka,) = r.kind("Kafka")
+    spec = kafka["spec"]
+    version = spec["kafka"].get("version")
+    if version != KAFKA_VERSION or spec["kafka"].get("metadataVersion") != "4.3-IV0":
+        yield f"Kafka {version} with metadata {spec['kafka'].get('metadataVersion')}; tests run {KAFKA_VERSION}"
+    if sorted(spec.get("entityOperator", {})) != ["topicOperator", "userOperator"]:
+        yield "nobody makes topics and users"
+    for name, one in spec.get("entityOperator", {}).items():
+        yield from resources(name, one.get("resources", {}))
+    for one in r.kind("KafkaNodePool"):
+        name, pool = one["metadata"]["name"], one["spec"]
+        yield from resources(name, pool.get("resources", {}))
+        if len(pool["storage"]["volumes"]) != 1 or pool["storage"]["type"] != "jbod":
+            yield f"node pool {name} has {len(pool['storage']['volumes'])} disks"
+        for volume in pool["storage"]["volumes"]:
+            if not 2**30 <= amount(volume["size"]) <= 2**42 or volume["id"] != 0:
+                yield f"node pool {name} has a disk of {volume['size']}"
+        if "broker" in pool["roles"]:
+            heap = pool.get("jvmOptions", {})
+            if (
+                heap.get("-Xms") != heap.get("-Xmx")
+                or amount(str(heap.get("-Xmx", "0")).upper() + "i")
+                > amount(pool["resources"]["limits"]["memory"]) * 0.6
+            ):
+                yield f"brokers have a heap of {heap}: their files are kept in what is left"
+            if r.name != "local":
+                pod = pool.get("template", {}).get("pod", {})
+                tolerated = [
+                    (t.get("key"), t.get("operator"), t.get("effect"))
+                    for t in pod.get("tolerations", ())
+                ]
+                if tolerated != [("cartwin.io/kafka", "Exists", "NoSchedule")]:
+                    yield f"brokers do not get the nodes of theirs: {tolerated}"
+                spread = [
+                    (s["maxSkew"], s["topologyKey"], s["whenUnsatisfiable"], s["labelSelector"])
+                    for s in pod.get("topologySpreadConstraints", ())
+                ]
+                own = {"matchLabels": {"strimzi.io/pool-name": name}}
+                if spread != [(1, "topology.kubernetes.io/zone", "DoNotSchedule", own)]:
+                    yield f"brokers are not one a zone: {spread}"
+
+
+CHECKS: Final = (brokers, catalogue, rights, cluster)

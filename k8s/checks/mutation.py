@@ -3,7 +3,7 @@
     python -m k8s.checks.mutation              a table by kind of file, and the survivors
     python -m k8s.checks.mutation --sample 50  so many of each kind of file, for a look
 
-A change is one that a person makes by mistake: a word with a letter more, another number, a switch turned,
+A change is one that a person makes by mistake: a word with a letter more, a number ten times as large, a switch turned,
 a line or a list's entry gone. What is only said (comments, descriptions, legends, titles, units) is left
 alone. Caught is what a check says a fault of that it did not say before, or that cannot be rendered. The
 changes are the same each time.
@@ -11,6 +11,7 @@ changes are the same each time.
 
 import argparse
 import json
+import os
 import random
 import re
 import shutil
@@ -31,7 +32,7 @@ from k8s.checks.tools import BUILD, ROOT, SHARED
 _WANTED: Final = 0.9
 _SAID: Final = {
     "description", "summary", "title", "legendFormat", "unit", "about", "display_name", "error_message",
-    "exp_annotations", "annotations", "refresh", "tags", "schedule",
+    "exp_annotations", "refresh", "tags", "schedule",
 }  # fmt: skip
 """Keys whose values only people read."""
 
@@ -96,7 +97,8 @@ def _others(value: Any) -> Iterator[tuple[str, Any]]:
     if isinstance(value, bool):
         yield f"{value} -> {not value}", not value
     elif isinstance(value, int):
-        yield f"{value} -> {value + 1}", value + 1
+        other = 10 * value if value else 7
+        yield f"{value} -> {other}", other
     elif isinstance(value, str) and value:
         yield f"{value[:60]} -> {value[:60]}x", f"{value}x"
 
@@ -203,7 +205,12 @@ def caught(change: Change, root: Path) -> bool:
                 check=False,
             )
         done = subprocess.run(
-            [sys.executable, "-c", _STATIC], cwd=root, capture_output=True, text=True, check=False
+            [sys.executable, "-c", _STATIC],
+            cwd=root,
+            env={**os.environ, "CARTWIN_SHARED": str(SHARED)},
+            capture_output=True,
+            text=True,
+            check=False,
         )
         return done.returncode != 0 or json.loads(done.stdout) != []
     finally:

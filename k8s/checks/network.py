@@ -51,6 +51,21 @@ def flows(r: Rendered) -> Iterator[str]:
     for (name, port), who in FROM_OUTSIDE.items():
         if name in names:
             yield from _outside(r, policies, name, port, who)
+    for one in r.kind("NetworkPolicy"):
+        for rule in (*one["spec"].get("ingress", ()), *one["spec"].get("egress", ())):
+            for peer in (*rule.get("to", ()), *rule.get("from", ())):
+                if "namespaceSelector" not in peer and matches(
+                    peer.get("podSelector", {"x": "y"}), {}
+                ):
+                    yield f"policy {one['metadata']['name']} is about every pod"
+            if not all(port.get("protocol") in ("TCP", "UDP") for port in rule.get("ports", ({},))):
+                yield f"policy {one['metadata']['name']} is about every port"
+        if not set(one["spec"]["policyTypes"]) >= {
+            side
+            for side, key in (("Ingress", "ingress"), ("Egress", "egress"))
+            if key in one["spec"]
+        }:
+            yield f"policy {one['metadata']['name']} says more than it is for"
     for pod in r.pods:
         if not any(_resolves(policy) for policy in _of(policies, pod, "Egress")):
             yield f"{pod.name} cannot resolve names"

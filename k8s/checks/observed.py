@@ -202,6 +202,11 @@ def scraped(r: Rendered) -> Iterator[str]:
         return
     asked: set[str] = set()
     for one in r.kind("PodMonitor"):
+        selector = one["spec"]["selector"]
+        if not (selector.get("matchLabels") or selector.get("matchExpressions")):
+            yield f"monitor {one['metadata']['name']} asks every pod"
+        if any(end.get("interval") != "15s" for end in one["spec"]["podMetricsEndpoints"]):
+            yield f"monitor {one['metadata']['name']} does not ask every 15 s, as compose does"
         relabel = [
             rule
             for end in one["spec"]["podMetricsEndpoints"]

@@ -29,12 +29,37 @@ def scalers(r: Rendered) -> Iterator[str]:
         keda = one["kind"] == "ScaledObject"
         least = spec.get("minReplicaCount" if keda else "minReplicas", 0)
         most = spec["maxReplicaCount" if keda else "maxReplicas"]
-        if not LEAST.get(pod.name, 1) <= least <= most:
+        if not LEAST.get(pod.name, 1) <= least <= most <= 2 * max(partitions(r), 12) or least > 4:
             yield f"{pod.name} is scaled from {least} to {most}"
         if pod.name in READERS:
             if not keda or most > partitions(r):
                 yield f"{pod.name}: {most} replicas share {partitions(r)} partitions"
             yield from _triggers(r, pod.name, spec)
+            down = (
+                spec.get("advanced", {})
+                .get("horizontalPodAutoscalerConfig", {})
+                .get("behavior", {})
+                .get("scaleDown", {})
+            )
+            steps = [(p["type"], p["value"]) for p in down.get("policies", ())]
+            calm = (
+                down.get("stabilizationWindowSeconds", 300),
+                *(p["periodSeconds"] for p in down.get("policies", ())),
+            )
+            if steps != [("Pods", 1)] or not all(300 <= seconds <= 1800 for seconds in calm):
+                yield f"{pod.name} is taken away {steps} after {calm} s: each costs its partitions a pause"
+            asked = (spec.get("pollingInterval", 30), spec.get("cooldownPeriod", 300))
+            if not (5 <= asked[0] <= 30 and 300 <= asked[1] <= 1800):
+                yield f"{pod.name}: its lag is asked every {asked} s"
+        elif not keda and [m["resource"]["name"] for m in spec["metrics"]] != ["cpu"]:
+            yield f"{pod.name} is scaled by {spec['metrics']}"
+        elif (
+            not keda
+            and not 50
+            <= spec["metrics"][0]["resource"]["target"].get("averageUtilization", 0)
+            <= 90
+        ):
+            yield f"{pod.name} is scaled at {spec['metrics'][0]['resource']['target']}"
     for pod in r.pods:
         if (
             pod.kind in ("Deployment", "StatefulSet")
@@ -70,7 +95,10 @@ def _triggers(r: Rendered, name: str, spec: dict) -> Iterator[str]:  # type: ign
             listeners = r.named("Kafka")["kafka"]["spec"]["kafka"]["listeners"]
             if port not in [one["port"] for one in listeners]:
                 yield f"{name}: its scaler asks Kafka at {port}"
-        if not int(said["lagThreshold"]) >= 1000:
+        if (
+            not 1_000 <= int(said["lagThreshold"]) <= 100_000
+            or said.get("offsetResetPolicy") != "earliest"
+        ):
             yield f"{name} is scaled by a lag of {said['lagThreshold']}"
         reference = trigger.get("authenticationRef", {}).get("name")
         parts = known.get(reference, {}).get("spec", {}).get("secretTargetRef", [])

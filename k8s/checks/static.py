@@ -47,7 +47,7 @@ def once(rendered: Rendered) -> Iterator[str]:
 def _guarded(check: Check, rendered: Rendered) -> Iterator[str]:
     try:
         yield from check(rendered)
-    except (KeyError, TypeError, AttributeError, ValueError, IndexError) as error:
+    except (LookupError, TypeError, AttributeError, ValueError, AssertionError) as error:
         # Objects that lack what every such object has; their schema says it better.
         yield f"an object is not as it should be: {error!r:.160}"
 

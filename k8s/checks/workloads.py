@@ -20,6 +20,7 @@ from k8s.checks.rendered import (
     values,
 )
 from k8s.checks.tools import ROOT
+from k8s.observability.panels import BOARDS
 from models.settings import ScorerSettings, TrainerSettings
 from twin.api.settings import ApiSettings
 from twin.settings import WorkerSettings
@@ -132,10 +133,15 @@ def probes(r: Rendered) -> Iterator[str]:
             if (asked.get("path"), asked.get("port")) != (path, port):
                 yield f"{pod.name}: {probe} asks {asked.get('path')} at {asked.get('port')}"
         start = container.get("startupProbe", {})
-        if start.get("periodSeconds", 10) * start.get("failureThreshold", 3) < 60:
-            yield f"{pod.name}: it may not take a minute to start"
-        if container.get("livenessProbe", {}).get("failureThreshold", 3) < 3:
-            yield f"{pod.name}: one lost answer ends it"
+        if not 60 <= start.get("periodSeconds", 10) * start.get("failureThreshold", 3) <= 600:
+            yield f"{pod.name}: it may not take a minute to start, or may take more than ten"
+        alive, ready = container.get("livenessProbe", {}), container.get("readinessProbe", {})
+        if not 20 <= alive.get("periodSeconds", 10) * alive.get("failureThreshold", 3) <= 120:
+            yield f"{pod.name}: one lost answer ends it, or none"
+        if alive.get("timeoutSeconds", 1) != 5 or ready.get("timeoutSeconds", 1) != 5:
+            yield f"{pod.name}: a busy process has {alive.get('timeoutSeconds', 1)} s to answer"
+        if ready.get("periodSeconds", 10) > 10:
+            yield f"{pod.name}: it is not ready for up to {ready.get('periodSeconds', 10)} s more"
     for pod in r.pods:
         if pod.kind in ("StatefulSet", "Deployment"):
             for container in pod.spec["containers"]:
@@ -357,10 +363,13 @@ def confined(r: Rendered) -> Iterator[str]:
             yield f"{pod.name}: its files belong to group {context.get('fsGroup')}"
         if pod.spec.get("enableServiceLinks") is not False:
             yield f"{pod.name} is told every service as a variable"
-        if pod.spec.get("terminationGracePeriodSeconds", 30) < GRACE_S.get(pod.name, 0):
-            yield f"{pod.name} is killed before it can end in order"
+        if not GRACE_S.get(pod.name, 0) <= pod.spec.get("terminationGracePeriodSeconds", 30) <= 120:
+            yield f"{pod.name} is killed before it can end in order, or never"
         for volume in pod.spec.get("volumes", ()):
-            if "emptyDir" in volume and "sizeLimit" not in volume["emptyDir"]:
+            if (
+                "emptyDir" in volume
+                and not 0 < amount(volume["emptyDir"].get("sizeLimit", 0)) <= 2**35
+            ):
                 yield f"{pod.name}: volume {volume['name']} may fill the node"
             if "hostPath" in volume:
                 yield f"{pod.name} writes to its node"
@@ -373,16 +382,19 @@ def confined(r: Rendered) -> Iterator[str]:
             }
             if own != wanted:
                 yield f"{pod.name} is not confined: {own}"
-            yield from _resources(pod.name, container.get("resources", {}))
+            yield from resources(pod.name, container.get("resources", {}))
 
 
-def _resources(name: str, resources: Object) -> Iterator[str]:
+def resources(name: str, told: Object) -> Iterator[str]:
+    """What a container requests and may use at most is said, in proportion."""
     for part in ("cpu", "memory"):
-        least, most = (resources.get(side, {}).get(part) for side in ("requests", "limits"))
+        least, most = (told.get(side, {}).get(part) for side in ("requests", "limits"))
         if least is None or most is None:
             yield f"{name}: no request or no limit of {part}"
-        elif amount(least) > amount(most):
+        elif not amount(least) <= amount(most) <= 10 * amount(least):
             yield f"{name}: it requests {least} of {part} and may use {most}"
+        elif amount(most) > (8 if part == "cpu" else 2**33):
+            yield f"{name}: it may use {most} of {part}"
 
 
 _UNITS: Final = {
@@ -433,12 +445,146 @@ def disrupted(r: Rendered) -> Iterator[str]:
             yield f"{pod.name}: no budget of one pod at a time"
         if budget is not None and not matches(budget["selector"], pod.labels):
             yield f"the budget of {pod.name} is for others"
-        keys = [one["topologyKey"] for one in pod.spec.get("topologySpreadConstraints", ())]
-        if keys != ["topology.kubernetes.io/zone", "kubernetes.io/hostname"]:
-            yield f"{pod.name} is not spread over zones and nodes: {keys}"
+        if budget is not None and budget.get("unhealthyPodEvictionPolicy") != "AlwaysAllow":
+            yield f"{pod.name}: pods that are not ready keep a node from being emptied"
+        spread = [
+            (one["topologyKey"], one["maxSkew"], one["whenUnsatisfiable"])
+            for one in pod.spec.get("topologySpreadConstraints", ())
+        ]
+        places = ("topology.kubernetes.io/zone", "kubernetes.io/hostname")
+        if spread != [(place, 1, "ScheduleAnyway") for place in places]:
+            yield f"{pod.name} is not spread over zones and nodes: {spread}"
+
+
+EXPECTED: Final = {*SETTINGS, "redis", "mosquitto"}
+_CORES, _BYTES, _DISK = 6.0, 12 * 2**30, 40 * 2**30
+"""What the overlay `local` asks of its one node at most."""
+
+
+def complete(r: Rendered) -> Iterator[str]:
+    """Every process is there once, in every overlay, and belongs to cartwin."""
+    names = sorted(pod.name for pod in r.pods)
+    wanted = sorted(EXPECTED | (set() if r.name == "production" else {"fleet"}))
+    if names != wanted:
+        yield f"workloads are {names}, not {wanted}"
+    for pod in r.pods:
+        if pod.labels.get("app.kubernetes.io/part-of") != "cartwin":
+            yield f"the pods of {pod.name} are not part of cartwin, so Kafka does not let them in"
+    boards = r.named("ConfigMap").get("cartwin-dashboards", {})
+    if r.name != "local":
+        if sorted(boards.get("data", {})) != sorted(f"{board.uid}.json" for board in BOARDS):
+            yield f"dashboards are {sorted(boards.get('data', {}))}"
+        if boards.get("metadata", {}).get("labels", {}).get("grafana_dashboard") != "1":
+            yield "Grafana does not find the dashboards"
+        if not r.kind("PrometheusRule") or not r.kind("PodMonitor"):
+            yield "nobody watches"
+
+
+def of_its_own(r: Rendered) -> Iterator[str]:
+    """What differs between overlays: the store of models and who may use it, and one node's means."""
+    store = r.named("ConfigMap").get("models", {}).get("data", {}).get("MODEL_STORE")
+    remote = f"gs://cartwin-{r.name}-models/engine"
+    if store != ("/var/lib/cartwin/models" if r.name == "local" else remote):
+        yield f"MODEL_STORE is {store}"
+    account = {"iam.gke.io/gcp-service-account": f"models@cartwin-{r.name}.iam.gserviceaccount.com"}
+    for name, one in r.named("ServiceAccount").items():
+        may = name in ("scorer", "trainer") and r.name != "local"
+        if one["metadata"].get("annotations", {}) != (account if may else {}):
+            yield f"ServiceAccount {name} is {one['metadata'].get('annotations')} to Google"
+    if r.name != "local":
+        return
+    if more := [pod.name for pod in r.pods if (pod.replicas or 1) != 1]:
+        yield f"one node runs {more} more than once"
+    asked = [
+        (pod.replicas or 1, c["resources"]["requests"])
+        for pod in r.pods
+        for c in pod.spec["containers"]
+    ]
+    asked += [
+        (one["spec"]["replicas"], one["spec"]["resources"]["requests"])
+        for one in r.kind("KafkaNodePool")
+    ]
+    cores, memory = (sum(n * amount(one[part]) for n, one in asked) for part in ("cpu", "memory"))
+    if cores > _CORES or memory > _BYTES:
+        yield f"one node is asked for {cores:.1f} cores and {memory / 2**30:.1f} GiB"
+    disks = [
+        volume["size"]
+        for one in r.kind("KafkaNodePool")
+        for volume in one["spec"]["storage"]["volumes"]
+    ]
+    if sum(map(amount, disks)) > _DISK:
+        yield f"one node is asked for disks of {disks}"
+
+
+def jobs(r: Rendered) -> Iterator[str]:
+    """What ends, ends in time and is not begun again by itself."""
+    for one in r.kind("Job", "CronJob"):
+        name, spec = one["metadata"]["name"], one["spec"]
+        body = spec["jobTemplate"]["spec"] if one["kind"] == "CronJob" else spec
+        if not 600 <= body.get("activeDeadlineSeconds", 0) <= 43_200:
+            yield f"{name} may run for {body.get('activeDeadlineSeconds')} s"
+        if body.get("backoffLimit", 6) > 1:
+            yield f"{name} is tried {body.get('backoffLimit')} times"
+        if body["template"]["spec"].get("restartPolicy") != "Never":
+            yield f"{name} is started again in place"
+        kept = (spec.get("successfulJobsHistoryLimit", 3), spec.get("failedJobsHistoryLimit", 1))
+        if one["kind"] == "CronJob" and (
+            spec.get("suspend") is not True
+            or spec.get("concurrencyPolicy") != "Forbid"
+            or max(kept) > 5
+        ):
+            yield f"{name} runs by itself, beside itself, or is kept {kept} times"
+        if one["kind"] == "Job" and not 3600 <= spec.get("ttlSecondsAfterFinished", 0) <= 604_800:
+            yield f"{name} is kept for {spec.get('ttlSecondsAfterFinished')} s"
+    for pod in r.pods:
+        if pod.name == "trainer" and pod.spec["containers"][0].get("args") != [
+            "train", "--topic", "telemetry", "--acceleration", "1",
+        ]:  # fmt: skip
+            yield f"trainer runs {pod.spec['containers'][0].get('args')}"
+        if pod.name == "fleet":
+            told = [container.get("args", [""]) for container in pod.containers]
+            if [one[0] for one in told] != ["certificates", "drive"] or told[0][1] != told[1][1]:
+                yield f"fleet runs {told}"
+
+
+def claims(r: Rendered) -> Iterator[str]:
+    """Disks are there, of a size, and written by one pod."""
+    known = r.named("PersistentVolumeClaim")
+    used: set[str] = set()
+    for pod in r.pods:
+        for volume in pod.spec.get("volumes", ()):
+            name = volume.get("persistentVolumeClaim", {}).get("claimName")
+            if name is not None:
+                used.add(name)
+                if name not in known:
+                    yield f"{pod.name}: there is no claim {name}"
+            config = volume.get("configMap", {}).get("name")
+            if config is not None and config not in r.named("ConfigMap"):
+                yield f"{pod.name}: there is no ConfigMap {config}"
+            for source in ("secret", "projected"):
+                if source in volume and volume[source].get("defaultMode") != 0o440:
+                    yield f"{pod.name}: volume {volume['name']} has mode {volume[source].get('defaultMode')}"
+    for name in sorted(known.keys() - used):
+        yield f"nobody uses the claim {name}"
+    specs = [one["spec"] for one in known.values()]
+    for one in r.kind("StatefulSet"):
+        own = one["spec"].get("volumeClaimTemplates", ())
+        specs += [claim["spec"] for claim in own]
+        if one["metadata"]["name"] in ("worker", "mosquitto") and len(own) != 1:
+            yield f"{one['metadata']['name']} keeps nothing"
+        if (
+            one["metadata"]["name"] in SERVING
+            and one["spec"].get("podManagementPolicy") != "Parallel"
+        ):
+            yield f"{one['metadata']['name']}: its pods wait for each other"
+    for spec in specs:
+        size = amount(spec["resources"]["requests"]["storage"])
+        if spec["accessModes"] != ["ReadWriteOnce"] or not 2**30 <= size <= 2**37:
+            yield f"a disk of {spec['resources']['requests']['storage']} is {spec['accessModes']}"
 
 
 CHECKS: Final = (
+    complete, of_its_own, jobs, claims,
     selectors, own_selector, services, probes, environment, files, secrets, own_identity,
     confined, images, disrupted,
 )  # fmt: skip

@@ -39,7 +39,7 @@ def rules() -> str:
     resource = {
         "apiVersion": "monitoring.coreos.com/v1",
         "kind": "PrometheusRule",
-        "metadata": {"name": "cartwin", "namespace": "cartwin", "labels": {"role": "alert-rules"}},
+        "metadata": {"name": "cartwin"},
         "spec": yaml.safe_load((HERE / "rules.yml").read_text()),
     }
     head = "# Written by `python -m k8s.observability.build` from k8s/observability/rules.yml.\n"

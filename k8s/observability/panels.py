@@ -97,7 +97,9 @@ BOARDS: Final = (
                     ),
                 ),
             ),
-            Panel("In flight", "short", (("cartwin_uplink_in_flight", "{{instance}}"),)),
+            Panel(
+                "In flight", "short", (('cartwin_uplink_in_flight{job="uplink"}', "{{instance}}"),)
+            ),
             Panel(
                 "Not accounted for",
                 "short",
@@ -163,7 +165,7 @@ BOARDS: Final = (
                 ),
             ),
             Panel("Steps of a batch", "s", _percentiles("cartwin_twin_step_seconds", "step")),
-            Panel("Twins by worker", "short", (("cartwin_twins", "{{instance}}"),)),
+            Panel("Twins by worker", "short", (('cartwin_twins{job="worker"}', "{{instance}}"),)),
             Panel(
                 "Seen before, skipped",
                 "reqps",
