@@ -149,7 +149,6 @@ def changes(root: Path) -> dict[str, list[Change]]:
         for folder in ("base", "platform", "components", "overlays")
         for path in sorted((k8s / folder).rglob("*.yaml"))
         if "mirror" not in path.parts
-        and "hivemq" not in path.parts
         and "metrics" not in path.parts
         and path.name != "kustomization.yaml"
     ]
@@ -158,7 +157,7 @@ def changes(root: Path) -> dict[str, list[Change]]:
         "kustomizations": [
             one
             for path in sorted(k8s.rglob("kustomization.yaml"))
-            if "mirror" not in path.parts and "hivemq" not in path.parts
+            if "mirror" not in path.parts
             for one in _yaml_changes(path)
         ],
         "monitors": list(_yaml_changes(k8s / "components" / "metrics" / "monitors.yaml")),

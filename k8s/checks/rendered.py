@@ -12,6 +12,8 @@ import yaml
 from k8s.checks.tools import KUBECTL
 
 Object = dict[str, Any]
+HIVEMQ: Final = "hivemq"
+"""Rendered in this folder, with what no overlay has."""
 OVERLAYS: Final = ("local", "staging", "production")
 NAME: Final = "app.kubernetes.io/name"
 KAFKA_PODS: Final = {
@@ -64,9 +66,13 @@ class Rendered:
 
     @classmethod
     def of(cls, overlay: str, root: Path) -> "Rendered":
-        """Render `root`/k8s/overlays/`overlay`; raises `NotRendered`."""
+        """Render `root`/k8s/overlays/`overlay`, or what is rendered for the checks alone.
+
+        Raises `NotRendered`.
+        """
+        folder = root / "k8s" / ("checks" if overlay == HIVEMQ else "overlays") / overlay
         done = subprocess.run(
-            [KUBECTL, "kustomize", str(root / "k8s" / "overlays" / overlay)],
+            [KUBECTL, "kustomize", str(folder)],
             env={"KUBECONFIG": "/dev/null", "HOME": "/nonexistent", "PATH": "/usr/bin:/bin"},
             capture_output=True,
             text=True,

@@ -13,7 +13,7 @@ import kubernetes_validate
 
 from k8s.checks import brokers, kafka, network, scaling, workloads
 from k8s.checks import observed as shown
-from k8s.checks.rendered import OVERLAYS, NotRendered, Rendered
+from k8s.checks.rendered import HIVEMQ, OVERLAYS, NotRendered, Rendered
 from k8s.checks.tools import ROOT, SHARED
 
 Check = Callable[[Rendered], Iterator[str]]
@@ -25,6 +25,19 @@ CROSS: Final[tuple[Check, ...]] = (
     *brokers.CHECKS,
 )
 """Of each overlay."""
+OTHERS: Final[tuple[Check, ...]] = (
+    workloads.selectors,
+    workloads.own_selector,
+    workloads.services,
+    workloads.files,
+    workloads.own_identity,
+    workloads.confined,
+    brokers.mounted,
+    brokers.shards,
+    brokers.certificates,
+    brokers.doors,
+)
+"""Of what no overlay has: these say nothing of what is in an overlay."""
 ONCE: Final[tuple[Check, ...]] = shown.CHECKS
 """Of the repository, whatever overlay is looked at."""
 KUBERNETES: Final = "1.37"
@@ -116,4 +129,10 @@ def faults(root: Path = ROOT, *, observed: bool = True) -> list[str]:
         found += schemas(rendered)
         if name == "production" and observed:
             found += once(rendered)
-    return found
+    try:
+        others = Rendered.of(HIVEMQ, root)
+    except NotRendered as error:
+        return [*found, str(error)]
+    for check in OTHERS:
+        found += (f"{HIVEMQ}: {check.__name__}: {fault}" for fault in _guarded(check, others))
+    return [*found, *schemas(others)]

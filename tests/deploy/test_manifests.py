@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from k8s.checks import images, static
-from k8s.checks.rendered import OVERLAYS, NotRendered, Rendered, matches
+from k8s.checks.rendered import HIVEMQ, OVERLAYS, NotRendered, Rendered, matches
 from k8s.checks.tools import ROOT, SHARED
 from k8s.checks.workloads import amount
 
@@ -150,3 +150,8 @@ def test_selectors_match_as_kubernetes_does() -> None:
 def test_amounts_are_cores_and_bytes() -> None:
     assert amount("250m") < amount("1") < amount(2)
     assert amount("512Mi") < amount("1Gi") == 2**30
+
+
+def test_what_no_overlay_has_is_rendered_and_right() -> None:
+    """HiveMQ instead of Mosquitto, and the mirror of a second region."""
+    assert [fault for fault in static.faults(observed=False) if fault.startswith(HIVEMQ)] == []
