@@ -8,6 +8,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -317,3 +318,31 @@ def test_who_learns_and_judges_reads_the_truth(
     """Kafka shows it to them, and nothing of the twins."""
     assert may_see(folder, user, endpoints.kafka, topics.TRUTH)
     assert not may_see(folder, user, endpoints.kafka, topics.TWINS)
+
+
+TRAINER = """
+import sys
+from models import dataset, log
+from twin.wire import topics
+stretch = log.freeze(sys.argv[1], topics.HISTORY)
+print(sorted(int(value) for batch in dataset.read(sys.argv[1], stretch) for value, _ in batch))
+"""
+
+
+@pytest.mark.deep
+def test_the_trainer_reads_the_past_by_its_certificate(endpoints: Endpoints, folder: Path) -> None:
+    """By tensorflow-io, whose client is another librdkafka; and takes the group of its reading away."""
+    plain = (folder / "plain").read_text()
+    producer = Producer({"bootstrap.servers": plain, "partitioner": "murmur2_random"})
+    for number in range(20):
+        producer.produce(topics.HISTORY, b"%d" % number, b"car-1")
+    assert producer.flush(30) == 0
+    done = subprocess.run(
+        [sys.executable, "-c", TRAINER, endpoints.kafka],
+        env={**os.environ, **shown(folder, "trainer")},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stdout.splitlines()[-1:] == [str(list(range(20)))], done.stderr[-2000:]
+    assert "left behind" not in done.stdout + done.stderr
