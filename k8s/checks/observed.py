@@ -165,9 +165,19 @@ UNSEEN: Final = {
 """Metrics for a person who looks for a cause."""
 
 
+AT_ONCE: Final = {"BrokerDropsMessages", "StrangeChangelog"}
+"""Alerts of what must not happen once; all others wait, so that a moment wakes nobody."""
+
+
 def alerts(_: Rendered) -> Iterator[str]:
     """Every alert says how bad it is and what is the matter, and has its paragraph in the guide."""
     guide = GUIDE.read_text() if GUIDE.exists() else ""
+    asked = " ".join(text for _, text in queries())
+    for rule in rules():
+        if "record" in rule and rule["record"] not in asked:
+            yield f"nobody asks for {rule['record']}"
+        if "alert" in rule and ("for" in rule) == (rule["alert"] in AT_ONCE):
+            yield f"alert {rule['alert']} waits {rule.get('for', 'for nothing')}"
     names = [rule["alert"] for rule in rules() if "alert" in rule]
     for name in sorted({name for name in names if names.count(name) > 1}):
         yield f"alert {name} is there twice"

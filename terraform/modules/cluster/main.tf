@@ -102,7 +102,6 @@ resource "google_container_node_pool" "this" {
     spot            = each.value.spot
     service_account = google_service_account.nodes.email
     oauth_scopes    = ["https://www.googleapis.com/auth/cloud-platform"]
-    labels          = { "cartwin.io/pool" = each.key }
 
     workload_metadata_config {
       mode = "GKE_METADATA"

@@ -14,6 +14,10 @@ run "operators_are_those_that_the_manifests_are_for" {
     error_message = "NetworkPolicies name keda and monitoring"
   }
   assert {
+    condition     = [helm_release.cert_manager.name, helm_release.strimzi.name, helm_release.keda.name, helm_release.prometheus.name] == ["cert-manager", "strimzi", "keda", "prometheus"]
+    error_message = "services are named after their release: the output next names prometheus-grafana"
+  }
+  assert {
     condition     = [helm_release.cert_manager.chart, helm_release.keda.chart, helm_release.prometheus.chart] == ["cert-manager", "keda", "kube-prometheus-stack"]
     error_message = "each release is its chart"
   }
